@@ -1,0 +1,30 @@
+//! Pilotlight: a sidecar L7 proxy that runs the YAML people already have and wakes functions from zero.
+//!
+//! Modules stand in dependency order: a module names only modules listed above it. `tests/tidy.rs` holds
+//! the project to that.
+
+// words
+pub mod clock;
+pub mod drain;
+pub mod fault;
+pub mod http;
+pub mod record;
+// mechanisms: no sockets, no exchange
+pub mod activator;
+pub mod autoscaler;
+pub mod cluster;
+pub mod limit;
+pub mod route;
+pub mod telemetry;
+// compiled
+pub mod snapshot;
+// the exchange's path
+pub mod proxy;
+pub mod upstream;
+// threads
+pub mod control;
+pub mod driver;
+pub mod worker;
+// assembly
+pub mod app;
+pub mod cli;
