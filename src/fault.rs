@@ -1,1 +1,278 @@
-//! (to come)
+//! Everything that can go wrong with an exchange, and what follows from it.
+//!
+//! One enum, one exhaustive table. Statuses and flags are Envoy's and Istio's where they exist, because
+//! that is what people debug with. There is no `Other`: a new fault does not compile until it has a row.
+
+use std::fmt;
+
+/// Who is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The caller.
+    Downstream,
+    /// The destination.
+    Upstream,
+    /// This process.
+    Proxy,
+    /// The configuration.
+    Operator,
+}
+
+/// Where in its life the exchange was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Taking the connection.
+    Accept,
+    /// The TLS handshake.
+    Tls,
+    /// Reading the request head.
+    Head,
+    /// Finding a route.
+    Route,
+    /// Authentication and authorization.
+    Auth,
+    /// Limits of this process.
+    Admit,
+    /// Held until a function starts or a slot frees.
+    Park,
+    /// Choosing an endpoint.
+    Pick,
+    /// Connecting to it.
+    Connect,
+    /// Sending the request.
+    Send,
+    /// Waiting for the response head.
+    Wait,
+    /// Carrying the response body.
+    Body,
+}
+
+/// Whether the request may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// Nothing reached an application: always.
+    Always,
+    /// Something may have: only if the request is idempotent.
+    IfIdempotent,
+    /// It would not help, or it must not.
+    Never,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Who is to blame.
+    pub blame: Blame,
+    /// Where it happened.
+    pub stage: Stage,
+    /// What the client gets; 0: nobody is there to get it.
+    pub status: u16,
+    /// The same for a gRPC client.
+    pub grpc: u8,
+    /// Whether the request may be sent again.
+    pub replay: Replay,
+    /// Envoy's short response flag; empty: none.
+    pub flag: &'static str,
+    /// Envoy's response code details.
+    pub details: &'static str,
+    /// The body of the answer; empty: no body.
+    pub body: &'static str,
+}
+
+macro_rules! faults {
+    ($( $(#[$doc:meta])+ $name:ident: $blame:ident, $stage:ident, $status:literal, $grpc:literal, $replay:ident,
+        $flag:literal, $details:literal, $body:literal; )+) => {
+        /// What went wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Kind { $( $(#[$doc])+ $name, )+ }
+
+        impl Kind {
+            /// Every kind, in the order of the table.
+            pub const ALL: &'static [Kind] = &[ $( Kind::$name, )+ ];
+
+            /// The kind's row.
+            pub const fn row(self) -> &'static Row {
+                match self {
+                    $( Kind::$name => &Row {
+                        blame: Blame::$blame, stage: Stage::$stage, status: $status, grpc: $grpc,
+                        replay: Replay::$replay, flag: $flag, details: $details, body: $body,
+                    }, )+
+                }
+            }
+
+            /// The name in logs and metrics: as the variant.
+            pub const fn name(self) -> &'static str {
+                match self { $( Kind::$name => stringify!($name), )+ }
+            }
+        }
+    };
+}
+
+
+faults! {
+    /// The head is not HTTP, or says something that must not be forwarded.
+    BadRequest: Downstream, Head, 400, 13, Never, "DPE", "http1.codec_error", "bad request";
+    /// A transfer coding this proxy does not speak.
+    BadTransferCoding: Downstream, Head, 501, 12, Never, "DPE", "http1.invalid_transfer_encoding", "unsupported transfer coding";
+    /// CONNECT, which is off.
+    ConnectRefused: Downstream, Head, 405, 12, Never, "", "connect_not_allowed", "CONNECT is not allowed";
+    /// The client went away.
+    ClientGone: Downstream, Wait, 0, 1, Never, "DC", "downstream_remote_disconnect", "";
+    /// The client's body ended before it was whole.
+    RequestCut: Downstream, Send, 400, 1, Never, "DC", "downstream_remote_disconnect", "";
+    /// No byte of the request body came for too long.
+    RequestStalled: Downstream, Send, 408, 4, Never, "SI", "request_idle_timeout", "request body stalled";
+    /// No virtual host or no route matches.
+    NoRoute: Operator, Route, 404, 12, Never, "NR", "route_not_found", "";
+    /// The mesh listener does not know the host, and may not dial it.
+    UnknownHost: Operator, Route, 502, 14, Never, "", "direct_response", "";
+    /// The route names a cluster that does not exist.
+    NoCluster: Operator, Route, 503, 14, Never, "NC", "cluster_not_found", "";
+    /// This process is at its ceiling of requests.
+    Overloaded: Proxy, Admit, 503, 14, Never, "OM", "overload", "overloaded";
+    /// The hold queue of the function is full.
+    HoldFull: Proxy, Park, 503, 14, Never, "UO", "hold_queue_full", "too many requests are waiting for this function";
+    /// The deadline passed while the request was held.
+    HoldTimeout: Proxy, Park, 504, 4, Never, "UT", "hold_timeout", "upstream request timeout";
+    /// The function did not become ready.
+    NeverReady: Upstream, Park, 503, 14, Never, "UH", "function_not_ready", "the function did not become ready";
+    /// The function exits instead of becoming ready.
+    Crashed: Upstream, Park, 503, 14, Never, "UF", "function_crashed", "the function crashed while starting";
+    /// The function's command may not be run on this host.
+    NotRunnable: Operator, Park, 503, 14, Never, "UH", "function_not_runnable", "the function may not be run here; the proxy's log says which flag allows it";
+    /// The function was removed while the request was held.
+    Removed: Operator, Park, 503, 14, Never, "UH", "function_removed", "the function was removed";
+    /// No endpoint is healthy.
+    NoHealthyUpstream: Upstream, Pick, 503, 14, Never, "UH", "no_healthy_upstream", "no healthy upstream";
+    /// `http2MaxRequests` is reached.
+    RequestOverflow: Operator, Pick, 503, 14, Never, "UO", "overflow", "upstream connect error or disconnect/reset before headers. reset reason: overflow";
+    /// `http1MaxPendingRequests` is reached.
+    PendingOverflow: Operator, Pick, 503, 14, Never, "UO", "overflow", "upstream connect error or disconnect/reset before headers. reset reason: overflow";
+    /// The endpoint refused the connection or could not be reached.
+    ConnectFailure: Upstream, Connect, 503, 14, Always, "UF", "upstream_reset_before_response_started{connection_failure}", "upstream connect error or disconnect/reset before headers. reset reason: connection failure";
+    /// The endpoint did not accept within connectTimeout.
+    ConnectTimeout: Upstream, Connect, 503, 14, Always, "UF", "upstream_reset_before_response_started{connection_timeout}", "upstream connect error or disconnect/reset before headers. reset reason: connection timeout";
+    /// The connection ended before the request was written.
+    NotSent: Upstream, Send, 503, 14, Always, "UC", "upstream_reset_before_response_started{connection_termination}", "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+    /// The upstream refused the stream without looking at it.
+    StreamRefused: Upstream, Wait, 503, 14, Always, "UR", "upstream_reset_before_response_started{remote_reset}", "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset";
+    /// The connection ended before a response head.
+    Disconnected: Upstream, Wait, 503, 14, IfIdempotent, "UC", "upstream_reset_before_response_started{connection_termination}", "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+    /// The upstream reset the stream before a response head.
+    StreamReset: Upstream, Wait, 503, 14, IfIdempotent, "UR", "upstream_reset_before_response_started{remote_reset}", "upstream connect error or disconnect/reset before headers. reset reason: remote reset";
+    /// The upstream's answer is not HTTP.
+    BadResponse: Upstream, Wait, 502, 13, IfIdempotent, "UPE", "upstream_reset_before_response_started{protocol_error}", "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
+    /// perTryTimeout passed.
+    TryTimeout: Upstream, Wait, 504, 4, IfIdempotent, "UT", "upstream_per_try_timeout", "upstream request timeout";
+    /// The route's timeout passed.
+    RouteTimeout: Upstream, Wait, 504, 4, Never, "UT", "response_timeout", "upstream request timeout";
+    /// The function's timeoutSeconds passed.
+    FunctionTimeout: Upstream, Wait, 504, 4, Never, "UT", "function_timeout", "request timeout";
+    /// The response body broke off.
+    ResponseCut: Upstream, Body, 0, 14, Never, "UC", "upstream_reset_after_response_started{connection_termination}", "";
+    /// A deadline passed while the response body was carried.
+    ResponseTimeout: Upstream, Body, 0, 4, Never, "UT", "response_timeout", "";
+    /// The upgraded connection could not be joined.
+    UpgradeFailed: Upstream, Body, 0, 13, Never, "UPE", "upgrade_failed", "";
+}
+
+/// A fault with what is only known where it happened.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// What.
+    pub kind: Kind,
+    /// The transport's own words, for the log: `connection refused (os error 111)`.
+    pub reason: Option<Box<str>>,
+}
+
+impl Fault {
+    /// A fault with the transport's own words.
+    pub fn because(kind: Kind, reason: impl fmt::Display) -> Fault {
+        Fault { kind, reason: Some(reason.to_string().into_boxed_str()) }
+    }
+}
+
+impl From<Kind> for Fault {
+    fn from(kind: Kind) -> Fault {
+        Fault { kind, reason: None }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.row().details)?;
+        match &self.reason {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The table as Markdown, for the README and for `tests`.
+pub fn table() -> String {
+    let mut out = String::from(
+        "| fault | blame | stage | HTTP | gRPC | flag | replay | details |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for kind in Kind::ALL {
+        let row = kind.row();
+        let status = if row.status == 0 { "-".to_owned() } else { row.status.to_string() };
+        let flag = if row.flag.is_empty() { "-" } else { row.flag };
+        out.push_str(&format!(
+            "| {} | {:?} | {:?} | {status} | {} | {flag} | {:?} | `{}` |\n",
+            kind.name(),
+            row.blame,
+            row.stage,
+            row.grpc,
+            row.replay,
+            row.details
+        ));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replay_is_always_allowed_only_where_nothing_can_have_reached_an_application() {
+        for kind in Kind::ALL {
+            let row = kind.row();
+            if row.replay == Replay::Always {
+                assert_eq!(row.blame, Blame::Upstream, "{kind:?}");
+                assert!(matches!(row.stage, Stage::Connect | Stage::Send | Stage::Wait), "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_fault_that_answers_has_an_error_status_and_a_grpc_error() {
+        for kind in Kind::ALL {
+            let row = kind.row();
+            assert!(row.status == 0 || (400..=599).contains(&row.status), "{kind:?}");
+            assert!((1..=16).contains(&row.grpc), "{kind:?}");
+            assert!(!row.details.is_empty(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn statuses_and_flags_are_those_people_debug_with() {
+        let rows = [
+            (Kind::NoRoute, 404, "NR"),
+            (Kind::NoCluster, 503, "NC"),
+            (Kind::NoHealthyUpstream, 503, "UH"),
+            (Kind::RequestOverflow, 503, "UO"),
+            (Kind::ConnectFailure, 503, "UF"),
+            (Kind::Disconnected, 503, "UC"),
+            (Kind::RouteTimeout, 504, "UT"),
+            (Kind::UnknownHost, 502, ""),
+            (Kind::ClientGone, 0, "DC"),
+        ];
+        for (kind, status, flag) in rows {
+            assert_eq!((kind.row().status, kind.row().flag), (status, flag), "{kind:?}");
+        }
+    }
+}
