@@ -1,0 +1,15 @@
+//! The whole program, from outside: the real binary on real sockets, spoken to by real clients.
+//!
+//! A test writes YAML, starts a proxy on free ports, and says what a user would see. Nothing here reaches
+//! into the proxy's insides; what cannot be seen from outside is tested beside the code.
+//!
+//! Tests that need a tool (curl, h2load, promtool, python3 with grpcio) print `skipped: needs X` where it is
+//! absent, and fail instead when `PILOTLIGHT_REQUIRE_TOOLS=1`, which `.ci/run` sets.
+
+// Tests measure real time, and an unmet expectation is a panic.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, dead_code)]
+
+mod support;
+
+mod harness;
+mod smoke;

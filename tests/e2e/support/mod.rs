@@ -1,0 +1,19 @@
+//! What end-to-end tests are written with: proxies, origins, clients, tools and deadlines.
+//!
+//! Everything is bounded by a deadline and cleans up after itself when dropped.
+
+pub mod client;
+pub mod metrics;
+pub mod origin;
+pub mod process;
+pub mod proxy;
+pub mod raw;
+pub mod tools;
+pub mod wait;
+pub mod yaml;
+
+pub use client::{Request, Response, Target};
+pub use origin::{Origin, Reply};
+pub use proxy::Proxy;
+pub use raw::{RawClient, RawOrigin};
+pub use wait::{eventually, millis, seconds, together};
