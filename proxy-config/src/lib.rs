@@ -6,4 +6,9 @@
 //!
 //! This crate knows no socket, no thread and no clock.
 
+pub mod api;
+mod decode;
+pub mod document;
 pub mod model;
+pub mod report;
+pub mod units;

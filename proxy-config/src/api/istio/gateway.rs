@@ -1,0 +1,43 @@
+//! Gateway: where traffic enters, and for which hosts.
+
+use crate::api::Meta;
+use crate::report::{At, Place};
+
+/// `networking.istio.io` Gateway. Its selector is read but chooses nothing: one process plays all gateways.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// Identity.
+    pub meta: Meta,
+    /// `spec.servers`.
+    pub servers: Vec<Server>,
+}
+
+/// `spec.servers[]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Where it begins.
+    pub at: Place,
+    /// `port.number`.
+    pub port: At<u16>,
+    /// `port.name`.
+    pub port_name: String,
+    /// `port.protocol`.
+    pub protocol: At<ServerProtocol>,
+    /// `hosts`, lower case, as written: `[namespace/]host`.
+    pub hosts: Vec<At<String>>,
+    /// `tls.httpsRedirect`; does not act yet (a warning says so).
+    pub https_redirect: bool,
+}
+
+/// `port.protocol`. Only the HTTP family is served; the others are warned about where they stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerProtocol {
+    /// HTTP, HTTP2, GRPC or GRPC-WEB.
+    Http,
+    /// HTTPS.
+    Https,
+    /// TLS.
+    Tls,
+    /// TCP, MONGO, REDIS or MYSQL.
+    Tcp,
+}

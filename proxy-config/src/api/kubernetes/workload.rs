@@ -1,0 +1,34 @@
+//! Pods and what makes them: read for labels, addresses and port names alone.
+
+use crate::api::Meta;
+
+/// Core `v1` Pod. Its labels are `meta.labels`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// Identity.
+    pub meta: Meta,
+    /// `status.podIP`, or the first of `status.podIPs`.
+    pub ip: Option<String>,
+    /// `spec.containers[].ports[]`.
+    pub ports: Vec<ContainerPort>,
+}
+
+/// Deployment, StatefulSet, DaemonSet or ReplicaSet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// Identity.
+    pub meta: Meta,
+    /// `spec.template.metadata.labels`.
+    pub template_labels: Vec<(String, String)>,
+    /// `spec.template.spec.containers[].ports[]`.
+    pub ports: Vec<ContainerPort>,
+}
+
+/// `containers[].ports[]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerPort {
+    /// `name`; empty where it is not written.
+    pub name: String,
+    /// `containerPort`.
+    pub port: u16,
+}

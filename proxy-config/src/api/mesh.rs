@@ -1,0 +1,25 @@
+//! MeshConfig: settings of the whole mesh, wherever they are written.
+
+use super::Meta;
+use crate::model::{AccessLogEncoding, OutboundMode};
+use crate::report::At;
+
+/// MeshConfig, from `data.mesh` of the ConfigMap `istio`, from `meshConfig:` of a Helm or IstioOperator
+/// file, or from a file of its own. Absent values are not written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MeshConfig {
+    /// Identity; kind `MeshConfig` where it was not a ConfigMap.
+    pub meta: Meta,
+    /// `accessLogFile`.
+    pub access_log_file: Option<At<String>>,
+    /// `accessLogEncoding`.
+    pub access_log_encoding: Option<AccessLogEncoding>,
+    /// `accessLogFormat`.
+    pub access_log_format: Option<At<String>>,
+    /// `defaultConfig.concurrency`.
+    pub concurrency: Option<At<u32>>,
+    /// `trustDomain`.
+    pub trust_domain: Option<At<String>>,
+    /// `outboundTrafficPolicy.mode`.
+    pub outbound: Option<At<OutboundMode>>,
+}
