@@ -1,1 +1,15 @@
-//! (to come)
+//! The activator: where exchanges wait for a slot, because a function is at zero or at its limit.
+//!
+//! It stands between the choice of a destination and the sending. A `Hold` belongs to one revision; a
+//! `Ticket` is one exchange's place in it; the `Bell` tells the scaler that somebody began to wait. It
+//! never opens a socket, never knows HTTP, never reads a clock and never chooses an endpoint: what is
+//! granted is a type parameter.
+
+mod bell;
+mod hold;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+pub use bell::Bell;
+pub use hold::{Hold, HoldLimits, Parked, Ticket};
