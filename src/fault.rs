@@ -109,7 +109,6 @@ macro_rules! faults {
     };
 }
 
-
 faults! {
     /// The head is not HTTP, or says something that must not be forwarded.
     BadRequest: Downstream, Head, 400, 13, Never, "DPE", "http1.codec_error", "bad request";
