@@ -11,5 +11,6 @@
 
 mod support;
 
+mod examples;
 mod harness;
 mod smoke;

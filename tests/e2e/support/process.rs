@@ -25,6 +25,10 @@ impl Process {
     /// Starts `command` in a process group of its own.
     #[track_caller]
     pub fn start(mut command: Command) -> Process {
+        // What the environment of the test run says about proxies is none of a test's.
+        for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let name = format!("{command:?}");
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
