@@ -26,5 +26,6 @@ pub mod control;
 pub mod driver;
 pub mod worker;
 // assembly
-pub mod app;
 pub mod cli;
+
+pub mod app;

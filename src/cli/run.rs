@@ -1,0 +1,178 @@
+//! `pilotlight run`: its arguments.
+
+use super::LoadArgs;
+use super::values::{self, PortMap};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Arguments of `pilotlight run`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    after_help = "Every flag can also be set in the environment as shown; a flag wins.\n\
+                        Stop with SIGTERM or Ctrl-C: requests in flight are finished first. A second one hurries.",
+    next_help_heading = "Listening"
+)]
+pub struct RunArgs {
+    /// Files and directories with YAML or JSON; directories are read with all below them
+    #[arg(value_name = "PATH", default_value = ".", help_heading = None)]
+    pub paths: Vec<PathBuf>,
+
+    /// Where gateway servers listen
+    #[arg(
+        long,
+        value_name = "IP",
+        env = "PILOTLIGHT_BIND",
+        default_value = "127.0.0.1",
+        hide_env_values = true
+    )]
+    pub bind: IpAddr,
+
+    /// Port of the default gateway, which exists when the YAML has no Gateway; 0: any free one
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "PILOTLIGHT_HTTP_PORT",
+        default_value_t = 8080,
+        hide_env_values = true
+    )]
+    pub http_port: u16,
+
+    /// Listen on port TO for Gateway servers with port FROM; repeatable (PILOTLIGHT_PORT_MAP: with commas)
+    ///
+    /// Without it, 80 becomes 8080 and 443 becomes 8443 where ports below 1024 may not be bound.
+    #[arg(
+        long,
+        value_name = "FROM:TO",
+        env = "PILOTLIGHT_PORT_MAP",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub port_map: Vec<PortMap>,
+
+    /// Where functions and local programs reach the mesh; also an HTTP proxy (http_proxy=…)
+    #[arg(long, value_name = "ADDR", env = "PILOTLIGHT_MESH", default_value = "127.0.0.1:15001",
+          value_parser = values::address, hide_env_values = true)]
+    pub mesh: SocketAddr,
+
+    /// Where the admin API listens; keep it on this host
+    #[arg(long, value_name = "ADDR", env = "PILOTLIGHT_ADMIN", default_value = "127.0.0.1:15000",
+          value_parser = values::address, hide_env_values = true)]
+    pub admin: SocketAddr,
+
+    /// Where /stats/prometheus and /healthz/ready are served, read-only, for scrapers and probes; off
+    /// unless given (both are on the admin API too)
+    #[arg(long, value_name = "ADDR", env = "PILOTLIGHT_STATS", value_parser = values::address, hide_env_values = true)]
+    pub stats: Option<SocketAddr>,
+
+    /// How the YAML is read.
+    #[command(flatten, next_help_heading = "Configuration")]
+    pub load: LoadArgs,
+
+    /// Refuse a configuration with errors instead of serving what is good in it
+    #[arg(long, env = "PILOTLIGHT_STRICT", value_parser = clap::builder::BoolishValueParser::new(),
+          help_heading = "Configuration", hide_env_values = true)]
+    pub strict: bool,
+
+    /// Instances of all functions together, at most
+    #[arg(long, value_name = "N", env = "PILOTLIGHT_MAX_INSTANCES", default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = "Process", hide_env_values = true)]
+    pub max_instances: u32,
+
+    /// Threads that carry traffic [default: MeshConfig's concurrency, else the CPU quota rounded up]
+    #[arg(long, value_name = "N", env = "PILOTLIGHT_WORKERS",
+          value_parser = clap::value_parser!(u16).range(1..=512), help_heading = "Process", hide_env_values = true)]
+    pub workers: Option<u16>,
+
+    /// error, warn, info, debug, trace, or a filter such as info,pilotlight::control=debug
+    #[arg(long, value_name = "LEVEL", env = "PILOTLIGHT_LOG_LEVEL", default_value = "info",
+          value_parser = values::log_level, help_heading = "Process", hide_env_values = true)]
+    pub log_level: String,
+
+    /// One line for each request on standard output [default: what MeshConfig says, else text]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "PILOTLIGHT_ACCESS_LOG",
+        help_heading = "Process",
+        hide_env_values = true
+    )]
+    pub access_log: Option<AccessLog>,
+
+    /// After SIGTERM, keep accepting this long while /ready already fails
+    #[arg(long, value_name = "DURATION", env = "PILOTLIGHT_DRAIN_DELAY", default_value = "0s",
+          value_parser = values::duration, help_heading = "Process", hide_env_values = true)]
+    pub drain_delay: Duration,
+
+    /// After SIGTERM, exit within this time even if requests are still in flight
+    #[arg(long, value_name = "DURATION", env = "PILOTLIGHT_DRAIN_TIMEOUT", default_value = "30s",
+          value_parser = values::duration, help_heading = "Process", hide_env_values = true)]
+    pub drain_timeout: Duration,
+}
+
+/// `--access-log`; where it is not given, MeshConfig decides.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None, whatever MeshConfig says
+    Off,
+    /// Istio's text format
+    Text,
+    /// Istio's JSON format
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn parse(line: &str) -> Result<super::RunArgs, String> {
+        let words = shlex::split(line).unwrap();
+        let words = ["pilotlight", "run"].into_iter().map(str::to_owned).chain(words);
+        match Cli::try_parse_from(words).map_err(|e| e.to_string())?.command {
+            Command::Run(args) => Ok(*args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn without_flags_everything_stays_on_this_host() {
+        let args = parse("").unwrap();
+        assert_eq!(args.paths, [std::path::PathBuf::from(".")]);
+        assert!(args.bind.is_loopback() && args.admin.ip().is_loopback() && args.mesh.ip().is_loopback());
+        assert_eq!((args.admin.port(), args.mesh.port(), args.http_port), (15000, 15001, 8080));
+        assert_eq!((args.stats, args.access_log, args.workers), (None, None, None));
+        assert_eq!((args.drain_delay.as_secs(), args.drain_timeout.as_secs()), (0, 30));
+        assert_eq!((args.load.namespace.as_str(), args.load.domain.as_str()), ("default", "localhost"));
+        assert_eq!(args.max_instances, 64);
+        assert!(!args.strict && !args.load.exec_all && !args.load.stand_in);
+    }
+
+    #[test]
+    fn repeatable_flags_gather() {
+        let args =
+            parse("a b --port-map 80:8080 --port-map 443:8443 --exec x='sh -c \"a, b\"' --exec y=z").unwrap();
+        assert_eq!(args.paths.len(), 2);
+        assert_eq!(args.port_map.len(), 2);
+        assert_eq!(args.load.exec[0].words, ["sh", "-c", "a, b"]);
+        assert_eq!(args.load.exec[1].name, "y");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_the_right_form() {
+        let rows = [
+            ("--admin :15000", "127.0.0.1:15000"),
+            ("--drain-timeout 30", "500ms"),
+            ("--port-map 80", "FROM:TO"),
+            ("--exec hello", "NAME='command'"),
+            ("--workers 0", "1..=512"),
+            ("--access-log xml", "possible values: off, text, json"),
+            ("--log-level loud", "loud"),
+            ("--adminn 1", "--admin"),
+        ];
+        for (line, wanted) in rows {
+            let text = parse(line).unwrap_err();
+            assert!(text.contains(wanted), "{line}: {text}");
+        }
+    }
+}
