@@ -162,7 +162,7 @@ mod tests {
     fn a_wrong_value_is_named_with_the_right_form() {
         let rows = [
             ("--admin :15000", "127.0.0.1:15000"),
-            ("--drain-timeout 30", "500ms"),
+            ("--drain-timeout 30", "30s"),
             ("--port-map 80", "FROM:TO"),
             ("--exec hello", "NAME='command'"),
             ("--workers 0", "1..=512"),

@@ -82,35 +82,13 @@ fn port(text: &str) -> Result<u16, String> {
     text.trim().parse().map_err(|_| format!("{text:?} is not a port (0 to 65535)"))
 }
 
-/// A length of time in Go's syntax: `1h30m`, `1.5s`, `100ms`, `0`.
+/// A length of time in Go's syntax: `1h30m`, `1.5s`, `100ms`, `0`; at most a year.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || "write a number and a unit, for instance 500ms, 1.5s or 1m30s".to_owned();
-    if text == "0" {
-        return Ok(Duration::ZERO);
+    let length = proxy_config::units::duration(text)?;
+    if length > Duration::from_secs(365 * 86_400) {
+        return Err(format!("duration {text:?} is longer than a year"));
     }
-    let mut seconds = 0f64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-        let (number, tail) = rest.split_at(number_len);
-        let unit_len = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_len);
-        let scale = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return Err(bad()),
-        };
-        seconds += number.parse::<f64>().map_err(|_| bad())? * scale;
-        rest = tail;
-    }
-    if text.is_empty() || seconds > 365.0 * 86_400.0 {
-        return Err(bad());
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|_| bad())
+    Ok(length)
 }
 
 /// A DNS label: what Kubernetes takes as a namespace.
