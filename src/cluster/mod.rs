@@ -1,1 +1,44 @@
-//! (to come)
+//! Destinations while the proxy runs: members, slots, ejection, gates.
+//!
+//! A cluster is a named set of interchangeable endpoints and the terms on which they are used. Policy is
+//! fixed per exchange (it comes with the snapshot); membership is loaded anew at each attempt, because it
+//! is what a held exchange waits for. Nothing here opens a socket.
+
+mod balance;
+mod endpoint;
+mod gate;
+mod health;
+mod members;
+
+pub use balance::Rng;
+pub use endpoint::{Endpoint, Slot};
+pub use gate::{Gate, GateCounts, Permit, Turn, Waiter, WaiterGone};
+pub use health::Health;
+pub use members::{Members, Registry, Taken};
+
+use proxy_config::model::{Balance, Limits, Outlier, Protocol};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One destination of a snapshot: fixed terms, and the live state that outlasts snapshots.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Istio's form: `outbound|80||hello.default.svc.cluster.local`.
+    pub name: Arc<str>,
+    /// Spoken to the endpoints.
+    pub protocol: Protocol,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// How much at once.
+    pub limits: Limits,
+    /// When an endpoint is left out.
+    pub outlier: Option<Outlier>,
+    /// `timeoutSeconds` where the members are instances of a function.
+    pub function_timeout: Option<Duration>,
+    /// Whether the endpoints are on this host, where connections are cheap and idle ones short-lived.
+    pub local: bool,
+    /// The endpoints, now.
+    pub members: Arc<Members>,
+    /// Counts against `limits`, exact over all workers.
+    pub gate: Arc<Gate>,
+}

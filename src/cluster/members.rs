@@ -1,0 +1,349 @@
+//! Who belongs to a destination now, and who gets a place there.
+//!
+//! Members outlast snapshots: they are looked up by key when a snapshot is compiled. Those of a function
+//! have a hold, where exchanges wait that find no place; newcomers never pass those who wait.
+
+use super::balance::{List, Rng};
+use super::{Endpoint, Gate, Slot};
+use crate::activator::{Bell, Hold, HoldLimits, Parked, Ticket};
+use crate::clock;
+use crate::fault::Kind;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use proxy_config::model::{Balance, Outlier};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// The endpoints of one destination while the proxy runs.
+#[derive(Debug)]
+pub struct Members {
+    /// A revision's key, or a cluster's name.
+    pub key: Arc<str>,
+    list: ArcSwap<List>,
+    hold: Option<Arc<Hold<Slot>>>,
+    turn: AtomicUsize,
+    /// Changes of the list and of who is ejected, one at a time.
+    change: Mutex<()>,
+}
+
+/// What became of asking for a place.
+#[derive(Debug)]
+pub enum Taken {
+    /// A place.
+    Slot(Slot),
+    /// A place in the queue for one.
+    Wait(Ticket<Slot>),
+}
+
+impl Members {
+    /// Members that are given, not started: without one there is nothing to wait for.
+    pub fn given(key: Arc<str>) -> Arc<Members> {
+        Members::new(key, None)
+    }
+
+    /// Members that are started on demand.
+    pub fn started(key: Arc<str>, hold: Arc<Hold<Slot>>) -> Arc<Members> {
+        Members::new(key, Some(hold))
+    }
+
+    fn new(key: Arc<str>, hold: Option<Arc<Hold<Slot>>>) -> Arc<Members> {
+        Arc::new(Members {
+            key,
+            list: ArcSwap::default(),
+            hold,
+            turn: AtomicUsize::new(0),
+            change: Mutex::new(()),
+        })
+    }
+
+    /// Where exchanges wait, if these members are started on demand.
+    pub fn hold(&self) -> Option<&Arc<Hold<Slot>>> {
+        self.hold.as_ref()
+    }
+
+    /// Everyone, ejected and closed ones included.
+    pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.list.load().endpoints.clone()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.load().endpoints.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Exchanges at all of them.
+    pub fn in_flight(&self) -> u32 {
+        self.list.load().endpoints.iter().map(|e| e.active()).sum()
+    }
+
+    /// Takes in one more. Follow with [`Members::offer`] so that those who wait get its places.
+    pub fn insert(&self, endpoint: Arc<Endpoint>) {
+        self.change(|endpoints| endpoints.push(endpoint));
+    }
+
+    /// Lets one go; exchanges it has go on.
+    pub fn remove(&self, id: u64) {
+        self.change(|endpoints| endpoints.retain(|e| e.id != id));
+    }
+
+    /// Exactly these addresses with these weights from now on; those that stay keep their state.
+    pub fn replace(&self, wanted: &[(SocketAddr, u32)]) {
+        self.change(|endpoints| {
+            let old = std::mem::take(endpoints);
+            *endpoints = wanted
+                .iter()
+                .map(|&(address, weight)| {
+                    old.iter()
+                        .find(|e| e.address == address && e.weight == weight.max(1))
+                        .cloned()
+                        .unwrap_or_else(|| Endpoint::new(address, address.to_string().into(), weight, 0))
+                })
+                .collect();
+        });
+    }
+
+    fn change(&self, f: impl FnOnce(&mut Vec<Arc<Endpoint>>)) {
+        let _one_at_a_time = self.change.lock();
+        let mut endpoints = self.endpoints();
+        f(&mut endpoints);
+        self.list.store(Arc::new(List::new(endpoints)));
+    }
+
+    /// A place at a healthy member, avoiding those in `tried` where another is there.
+    #[inline]
+    pub fn take(
+        self: &Arc<Self>,
+        balance: Balance,
+        outlier: Option<&Outlier>,
+        rng: &mut Rng,
+        tried: &[u64],
+    ) -> Option<Slot> {
+        let list = self.list.load();
+        let n = list.endpoints.len();
+        let first = match (n, balance) {
+            (0, _) => return None,
+            (1, _) => 0,
+            (_, Balance::LeastRequest) => list.least_of_two(rng),
+            (_, Balance::RoundRobin) => list.in_turn(self.turn.fetch_add(1, Relaxed)),
+            (_, Balance::Random) => list.draw(rng),
+        };
+        let home = self.hold.is_some().then_some(self);
+        let honour = n == 1 || !panics(&list, outlier);
+        for avoid_tried in [true, false] {
+            for step in 0..n {
+                let endpoint = &list.endpoints[(first + step) % n];
+                if honour && endpoint.health.is_ejected() || avoid_tried && tried.contains(&endpoint.id) {
+                    continue;
+                }
+                if let Some(slot) = Slot::take(endpoint, home) {
+                    return Some(slot);
+                }
+            }
+            if tried.is_empty() {
+                break;
+            }
+        }
+        None
+    }
+
+    /// A place now, or a place in the queue for one. Nobody passes those who wait already.
+    pub fn take_or_wait(
+        self: &Arc<Self>,
+        balance: Balance,
+        outlier: Option<&Outlier>,
+        rng: &mut Rng,
+        tried: &[u64],
+        bytes: usize,
+    ) -> Result<Taken, Kind> {
+        let Some(hold) = &self.hold else {
+            return self.take(balance, outlier, rng, tried).map(Taken::Slot).ok_or(Kind::NoHealthyUpstream);
+        };
+        if hold.waiting() == 0
+            && let Some(slot) = self.take(balance, outlier, rng, tried)
+        {
+            return Ok(Taken::Slot(slot));
+        }
+        match hold.park(clock::now(), bytes, || self.take(balance, outlier, rng, tried))? {
+            Parked::Now(slot) => Ok(Taken::Slot(slot)),
+            Parked::Wait(ticket) => Ok(Taken::Wait(ticket)),
+        }
+    }
+
+    /// Gives free places to the oldest of those who wait.
+    pub fn offer(self: &Arc<Self>, now: Instant) -> usize {
+        let Some(hold) = &self.hold else { return 0 };
+        let mut rng = Rng::new();
+        hold.offer(now, || self.take(Balance::LeastRequest, None, &mut rng, &[]))
+    }
+
+    /// A place came free.
+    #[inline]
+    pub(super) fn freed(self: &Arc<Self>) {
+        if let Some(hold) = &self.hold
+            && hold.waiting() > 0
+        {
+            self.offer(clock::now());
+        }
+    }
+
+    /// Counts the outcome of an exchange at `endpoint` (a connection that failed is 503, a timeout 504).
+    /// True: the endpoint is ejected from now on.
+    pub fn report(&self, endpoint: &Endpoint, status: u16, policy: &Outlier, now: Instant) -> bool {
+        if !endpoint.health.count(status, policy) {
+            return false;
+        }
+        let _one_at_a_time = self.change.lock();
+        let list = self.list.load();
+        let ejected = list.endpoints.iter().filter(|e| e.health.is_ejected()).count();
+        let spares = 100 * (ejected + 1) <= policy.max_ejection_percent as usize * list.endpoints.len();
+        // The only instance of a function is all there is: its first answers cannot send everyone away.
+        let last_instance = self.hold.is_some() && ejected + 1 >= list.endpoints.len();
+        spares && !last_instance && endpoint.health.eject(now, policy)
+    }
+
+    /// Takes back those whose ejection is over. To be called every `interval`.
+    pub fn sweep(&self, now: Instant, interval: Duration) -> usize {
+        self.list.load().endpoints.iter().filter(|e| e.health.sweep(now, interval)).count()
+    }
+}
+
+/// Whether so few are healthy that ejections are not honoured (Envoy's panic mode).
+fn panics(list: &List, outlier: Option<&Outlier>) -> bool {
+    let Some(min) = outlier.map(|o| o.min_health_percent as usize).filter(|min| *min > 0) else {
+        return false;
+    };
+    let healthy = list.endpoints.iter().filter(|e| !e.health.is_ejected()).count();
+    100 * healthy < min * list.endpoints.len()
+}
+
+/// Live state by name, for snapshots to be compiled against.
+#[derive(Debug)]
+pub struct Registry {
+    bell: Arc<Bell>,
+    members: Mutex<HashMap<Arc<str>, Arc<Members>>>,
+    gates: Mutex<HashMap<Arc<str>, Arc<Gate>>>,
+}
+
+impl Registry {
+    /// Empty; `bell` is rung when an exchange is held.
+    pub fn new(bell: Arc<Bell>) -> Registry {
+        Registry { bell, members: Mutex::default(), gates: Mutex::default() }
+    }
+
+    /// The members of a cluster with given endpoints.
+    pub fn given(&self, name: &str) -> Arc<Members> {
+        let key: Arc<str> = format!("cluster {name}").into();
+        self.members.lock().entry(key).or_insert_with_key(|key| Members::given(key.clone())).clone()
+    }
+
+    /// The members of a revision.
+    pub fn revision(&self, key: &str) -> Arc<Members> {
+        let key: Arc<str> = key.into();
+        self.members
+            .lock()
+            .entry(key)
+            .or_insert_with_key(|key| {
+                let hold = Hold::new(HoldLimits::default(), self.bell.clone());
+                Members::started(key.clone(), Arc::new(hold))
+            })
+            .clone()
+    }
+
+    /// The members of a revision, if it was ever asked for.
+    pub fn find_revision(&self, key: &str) -> Option<Arc<Members>> {
+        self.members.lock().get(key).cloned()
+    }
+
+    /// The counts of a cluster.
+    pub fn gate(&self, cluster: &str) -> Arc<Gate> {
+        self.gates.lock().entry(cluster.into()).or_default().clone()
+    }
+
+    /// Forgets what nobody else holds any more.
+    pub fn prune(&self) {
+        self.members.lock().retain(|_, members| Arc::strong_count(members) > 1 || !members.is_empty());
+        self.gates.lock().retain(|_, gate| Arc::strong_count(gate) > 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(n: u16) -> Arc<Members> {
+        let members = Members::given("c".into());
+        let wanted: Vec<_> = (1..=n).map(|p| (SocketAddr::from(([127, 0, 0, 1], p)), 1)).collect();
+        members.replace(&wanted);
+        members
+    }
+
+    fn outlier(max_ejection_percent: u32, min_health_percent: u32) -> Outlier {
+        Outlier {
+            consecutive_5xx: Some(1),
+            consecutive_gateway: None,
+            interval: Duration::from_secs(1),
+            base_ejection: Duration::from_secs(30),
+            max_ejection_percent,
+            min_health_percent,
+        }
+    }
+
+    #[test]
+    fn ejection_stops_at_the_percentage_as_envoy_counts_it() {
+        for (endpoints, percent, ejected) in [(3, 10, 0), (3, 34, 1), (10, 10, 1), (4, 50, 2), (1, 100, 1)] {
+            let (members, policy, now) = (given(endpoints), outlier(percent, 0), clock::now());
+            let n = members
+                .endpoints()
+                .iter()
+                .filter(|e| members.report(e, 503, &policy, now))
+                .count();
+            assert_eq!(n, ejected, "{endpoints} endpoints, {percent} %");
+        }
+    }
+
+    #[test]
+    fn ejected_members_get_nothing_unless_too_few_are_healthy() {
+        let (members, now) = (given(2), clock::now());
+        let mut rng = Rng::with_seed(1);
+        let policy = outlier(100, 0);
+        for e in members.endpoints() {
+            assert!(members.report(&e, 500, &policy, now));
+        }
+        assert!(members.take(Balance::Random, Some(&policy), &mut rng, &[]).is_none());
+        assert!(members.take(Balance::Random, Some(&outlier(100, 50)), &mut rng, &[]).is_some());
+        assert_eq!(members.sweep(now + Duration::from_secs(30), policy.interval), 2);
+        assert!(members.take(Balance::Random, Some(&policy), &mut rng, &[]).is_some());
+    }
+
+    #[test]
+    fn tried_members_are_avoided_while_others_are_there() {
+        let members = given(2);
+        let mut rng = Rng::with_seed(1);
+        let first = members.endpoints()[0].id;
+        for balance in [Balance::LeastRequest, Balance::RoundRobin, Balance::Random] {
+            for _ in 0..20 {
+                let slot = members.take(balance, None, &mut rng, &[first]).unwrap();
+                assert_ne!(slot.endpoint().id, first);
+            }
+        }
+        let all: Vec<u64> = members.endpoints().iter().map(|e| e.id).collect();
+        assert!(members.take(Balance::Random, None, &mut rng, &all).is_some());
+    }
+
+    #[test]
+    fn replacing_keeps_the_state_of_those_that_stay() {
+        let members = given(2);
+        let before = members.endpoints();
+        members.replace(&[(before[1].address, 1), ("127.0.0.1:9".parse().unwrap(), 1)]);
+        assert_eq!(members.endpoints()[0].id, before[1].id);
+        assert_ne!(members.endpoints()[1].id, before[0].id);
+    }
+}

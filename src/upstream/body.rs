@@ -1,0 +1,242 @@
+//! The request body on its way up, shared by the tries of one exchange.
+//!
+//! The first try reads the client's body frame by frame; while a replay is still possible, frames are also
+//! kept, up to a bound, so that a second try can begin anew. Past the bound, or once the response has begun,
+//! nothing is kept. Nothing is read before a try asks for it: a held body stays in the client's socket.
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
+
+/// Bytes kept for replay of one request, as Linkerd keeps them.
+pub const REPLAY_LIMIT: usize = 64 * 1024;
+
+/// The client's request body and what was kept of it.
+#[derive(Debug)]
+pub struct Source {
+    live: Option<Incoming>,
+    kept: Vec<Bytes>,
+    trailers: Option<http::HeaderMap>,
+    kept_bytes: usize,
+    keeping: bool,
+    /// A frame went up that was not kept.
+    lost: bool,
+    /// Bytes that came from the client.
+    bytes: u64,
+    /// When the whole request was in.
+    received: Option<Instant>,
+    failed: Option<hyper::Error>,
+    /// Which try may read; older ones see an end.
+    turn: u32,
+    waker: Option<Waker>,
+}
+
+impl Source {
+    /// A body not yet begun; `keep` while a replay may be wanted.
+    pub fn new(live: Incoming, keep: bool) -> Rc<RefCell<Source>> {
+        Rc::new(RefCell::new(Source {
+            live: Some(live),
+            kept: Vec::new(),
+            trailers: None,
+            kept_bytes: 0,
+            keeping: keep,
+            lost: false,
+            bytes: 0,
+            received: None,
+            failed: None,
+            turn: 0,
+            waker: None,
+        }))
+    }
+
+    /// Whether a further try would send the same body.
+    pub fn replayable(&self) -> bool {
+        !self.lost && self.failed.is_none()
+    }
+
+    /// No further try will come: keeps nothing any more.
+    pub fn settle(&mut self) {
+        self.keeping = false;
+        if self.kept_bytes > 0 {
+            self.lost = true;
+            self.kept = Vec::new();
+            self.kept_bytes = 0;
+        }
+    }
+
+    /// Bytes received from the client so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When the request had been received whole.
+    pub fn received(&self) -> Option<Instant> {
+        self.received
+    }
+
+    /// Wakes `waker` when the request has been received whole.
+    pub fn watch(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+    }
+
+    /// Whether the client's body broke off.
+    pub fn is_cut(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    fn end(&mut self) {
+        self.live = None;
+        self.received = Some(crate::clock::now());
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        if self.keeping && self.kept_bytes + data.len() <= REPLAY_LIMIT {
+            self.kept_bytes += data.len();
+            self.kept.push(data.clone());
+        } else {
+            self.keeping = false;
+            self.lost = true;
+            self.kept = Vec::new();
+            self.kept_bytes = 0;
+        }
+    }
+}
+
+/// One try's view of the body.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// There is none.
+    Empty,
+    /// From the start, each time.
+    Shared {
+        /// What all tries read from.
+        source: Rc<RefCell<Source>>,
+        /// Kept frames this try has sent.
+        sent: usize,
+        /// This try.
+        turn: u32,
+        /// Whether the trailers have gone.
+        done: bool,
+    },
+}
+
+impl RequestBody {
+    /// The body for one more try; earlier tries read no further.
+    pub fn again(source: &Rc<RefCell<Source>>) -> RequestBody {
+        let turn = {
+            let mut s = source.borrow_mut();
+            s.turn += 1;
+            s.turn
+        };
+        RequestBody::Shared { source: source.clone(), sent: 0, turn, done: false }
+    }
+}
+
+/// The client's body ended before it was whole.
+#[derive(Debug)]
+pub struct BodyCut;
+
+impl std::fmt::Display for BodyCut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the client's request body broke off")
+    }
+}
+
+impl std::error::Error for BodyCut {}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyCut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+        let RequestBody::Shared { source, sent, turn, done } = self.get_mut() else {
+            return Poll::Ready(None);
+        };
+        let s = &mut *source.borrow_mut();
+        if s.turn != *turn || s.failed.is_some() {
+            return Poll::Ready(Some(Err(BodyCut)));
+        }
+        if let Some(data) = s.kept.get(*sent) {
+            *sent += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        }
+        if let Some(live) = &mut s.live {
+            match ready!(Pin::new(live).poll_frame(cx)) {
+                None => s.end(),
+                Some(Err(error)) => {
+                    s.failed = Some(error);
+                    s.live = None;
+                    return Poll::Ready(Some(Err(BodyCut)));
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        s.bytes += data.len() as u64;
+                        s.keep(&data);
+                        if !s.lost {
+                            *sent += 1;
+                        }
+                        if s.live.as_ref().is_some_and(Body::is_end_stream) {
+                            s.end();
+                        }
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    Err(frame) => {
+                        s.trailers = frame.into_trailers().ok();
+                        s.end();
+                    }
+                },
+            }
+        }
+        if !*done {
+            *done = true;
+            if let Some(trailers) = &s.trailers {
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers.clone()))));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Shared { source, sent, done, .. } => {
+                let s = source.borrow();
+                s.live.is_none()
+                    && s.failed.is_none()
+                    && s.kept.len() <= *sent
+                    && (*done || s.trailers.is_none())
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Shared { source, sent, .. } => {
+                let s = source.borrow();
+                let kept: u64 = s.kept.iter().skip(*sent).map(|b| b.len() as u64).sum();
+                match s.live.as_ref().map(Body::size_hint) {
+                    None if s.trailers.is_none() => SizeHint::with_exact(kept),
+                    None => SizeHint::default(),
+                    Some(live) => match live.exact() {
+                        Some(n) => SizeHint::with_exact(kept + n),
+                        None => SizeHint::default(),
+                    },
+                }
+            }
+        }
+    }
+}

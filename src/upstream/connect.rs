@@ -1,0 +1,95 @@
+//! Dialling: one TCP connection, within connectTimeout, with its faults named.
+
+use super::{LocalExec, RequestBody};
+use crate::cluster::{Cluster, Permit};
+use crate::fault::{Fault, Kind};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+const MAX_SEND_BUFFER: usize = 128 * 1024;
+/// As large as what is accepted from clients, so that an answer's head may be as large as a request's.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// A fresh HTTP/1 connection.
+pub(super) struct Fresh1 {
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    pub(super) permit: Rc<Permit>,
+    pub(super) fd: RawFd,
+    pub(super) local: Option<SocketAddr>,
+}
+
+/// A fresh HTTP/2 connection.
+pub(super) struct Fresh2 {
+    pub(super) sender: http2::SendRequest<RequestBody>,
+    pub(super) permit: Rc<Permit>,
+    pub(super) local: Option<SocketAddr>,
+}
+
+async fn dial(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Fault> {
+    match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+        Err(_) => Err(Fault::because(
+            Kind::ConnectTimeout,
+            format_args!("{address} did not accept within {timeout:?}"),
+        )),
+        Ok(Err(error)) => Err(Fault::because(Kind::ConnectFailure, format_args!("{address}: {error}"))),
+        Ok(Ok(stream)) => {
+            // Without it small exchanges wait for delayed acknowledgements; a socket that refuses is dying anyway.
+            let _ = stream.set_nodelay(true);
+            Ok(stream)
+        }
+    }
+}
+
+/// Dials and speaks HTTP/1. The connection's task holds the permit until the socket is closed.
+pub(super) async fn http1(cluster: &Cluster, address: SocketAddr, permit: Permit) -> Result<Fresh1, Fault> {
+    let permit = Rc::new(permit);
+    let stream = dial(address, cluster.limits.connect_timeout).await?;
+    let (fd, local) = (stream.as_raw_fd(), stream.local_addr().ok());
+    let (sender, connection) = http1::Builder::new()
+        .max_header_size(MAX_HEAD)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| Fault::because(Kind::ConnectFailure, error))?;
+    let held = permit.clone();
+    tokio::task::spawn_local(async move {
+        // Its errors reach the exchange through the sender.
+        let _ = connection.with_upgrades().await;
+        drop(held);
+    });
+    Ok(Fresh1 { sender, permit, fd, local })
+}
+
+/// Dials and speaks HTTP/2 with prior knowledge.
+pub(super) async fn http2(
+    address: SocketAddr,
+    connect_timeout: Duration,
+    permit: Permit,
+) -> Result<Fresh2, Fault> {
+    let permit = Rc::new(permit);
+    let stream = dial(address, connect_timeout).await?;
+    let local = stream.local_addr().ok();
+    let (sender, connection) = http2::Builder::new(LocalExec)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .max_header_list_size(MAX_HEAD as u32)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| Fault::because(Kind::ConnectFailure, error))?;
+    let held = permit.clone();
+    tokio::task::spawn_local(async move {
+        let _ = connection.await;
+        drop(held);
+    });
+    Ok(Fresh2 { sender, permit, local })
+}

@@ -1,0 +1,196 @@
+//! HTTP/2 connections of one worker to one endpoint: several, each with its own count of streams.
+//!
+//! hyper queues streams beyond the peer's limit without bound, so streams are counted here and a further
+//! connection is opened, or the exchange waits, when all are full. Dialling is done once for all who wait.
+
+use super::{RequestBody, connect};
+use crate::cluster::Permit;
+use crate::fault::Fault;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http2};
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Streams on one connection, whatever the peer allows: h2 takes a lock for each connection, and one
+/// stalled connection should not stall everything.
+const MAX_STREAMS: usize = 100;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    sender: RefCell<http2::SendRequest<RequestBody>>,
+    streams: Cell<usize>,
+    served: Cell<u32>,
+    retired: Cell<bool>,
+    idle_since: Cell<Option<Instant>>,
+    born: Instant,
+    local: Option<SocketAddr>,
+    _permit: Rc<Permit>,
+}
+
+impl Connection {
+    fn has_room(&self, most: usize) -> bool {
+        let sender = self.sender.borrow();
+        !self.retired.get()
+            && !sender.is_closed()
+            && self.streams.get() < most.min(MAX_STREAMS).min(sender.current_max_send_streams())
+    }
+
+    fn is_over(&self) -> bool {
+        self.sender.borrow().is_closed() || self.retired.get()
+    }
+}
+
+/// The outcome of a dial that several may wait for.
+#[derive(Debug, Default)]
+pub(super) struct Dial {
+    done: Notify,
+    fault: RefCell<Option<Fault>>,
+    over: Cell<bool>,
+}
+
+impl Dial {
+    /// Waits for the dial; its fault is everyone's.
+    pub(super) async fn wait(&self) -> Result<(), Fault> {
+        if !self.over.get() {
+            self.done.notified().await;
+        }
+        match &*self.fault.borrow() {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All connections of this worker to one endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    open: RefCell<Vec<Rc<Connection>>>,
+    dialling: RefCell<Option<Rc<Dial>>>,
+}
+
+impl Connections {
+    /// A stream on a connection that has room.
+    pub(super) fn stream(&self, most: u32, max_age: Option<Duration>, now: Instant) -> Option<Stream> {
+        let mut open = self.open.borrow_mut();
+        open.retain(|c| !c.is_over());
+        if let Some(age) = max_age {
+            open.iter().filter(|c| now.duration_since(c.born) >= age).for_each(|c| c.retired.set(true));
+        }
+        let connection = open.iter().find(|c| c.has_room(most as usize))?;
+        connection.streams.set(connection.streams.get() + 1);
+        connection.idle_since.set(None);
+        let served = connection.served.get();
+        connection.served.set(served.saturating_add(1));
+        Some(Stream { connection: connection.clone(), reused: served > 0 })
+    }
+
+    /// The dial under way, if there is one.
+    pub(super) fn dialling(&self) -> Option<Rc<Dial>> {
+        self.dialling.borrow().clone()
+    }
+
+    /// Opens one more connection, in a task of its own: who asked first may leave, the others still wait.
+    pub(super) fn dial(self: &Rc<Self>, address: SocketAddr, timeout: Duration, permit: Permit) -> Rc<Dial> {
+        let dial = Rc::new(Dial::default());
+        *self.dialling.borrow_mut() = Some(dial.clone());
+        let (all, outcome) = (self.clone(), dial.clone());
+        tokio::task::spawn_local(async move {
+            match connect::http2(address, timeout, permit).await {
+                Ok(fresh) => all.open.borrow_mut().push(Rc::new(Connection {
+                    sender: RefCell::new(fresh.sender),
+                    streams: Cell::new(0),
+                    served: Cell::new(0),
+                    retired: Cell::new(false),
+                    idle_since: Cell::new(Some(crate::clock::now())),
+                    born: crate::clock::now(),
+                    local: fresh.local,
+                    _permit: fresh.permit,
+                })),
+                Err(fault) => *outcome.fault.borrow_mut() = Some(fault),
+            }
+            *all.dialling.borrow_mut() = None;
+            outcome.over.set(true);
+            outcome.done.notify_waiters();
+        });
+        dial
+    }
+
+    /// Closes what is over or has been idle too long. True: nothing is left.
+    pub(super) fn sweep(&self, now: Instant, idle: Duration) -> bool {
+        let mut open = self.open.borrow_mut();
+        open.retain(|c| {
+            let stale = c.idle_since.get().is_some_and(|since| now.duration_since(since) >= idle);
+            !(c.is_over() && c.streams.get() == 0 || stale)
+        });
+        open.is_empty() && self.dialling.borrow().is_none()
+    }
+
+    /// Gives up one connection for another worker: an idle one at once, else one that ends its streams first.
+    pub(super) fn give_up_one(&self) -> bool {
+        let mut open = self.open.borrow_mut();
+        if let Some(at) = open.iter().position(|c| c.streams.get() == 0) {
+            open.swap_remove(at);
+            return true;
+        }
+        match open.iter().position(|c| !c.retired.get()) {
+            Some(at) => {
+                open[at].retired.set(true);
+                open.swap_remove(at);
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.borrow().len()
+    }
+}
+
+/// One stream of an HTTP/2 connection.
+#[derive(Debug)]
+pub struct Stream {
+    connection: Rc<Connection>,
+    reused: bool,
+}
+
+impl Stream {
+    pub(super) fn reused(&self) -> bool {
+        self.reused
+    }
+
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        self.connection.local
+    }
+
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        // The borrow must not outlive this statement: other streams send on the same connection.
+        let sending = self.connection.sender.borrow_mut().try_send_request(request);
+        sending.await
+    }
+
+    /// After `max` exchanges the connection takes no more.
+    pub(super) fn retire_after(&self, max: Option<u32>) {
+        if max.is_some_and(|max| self.connection.served.get() >= max) {
+            self.connection.retired.set(true);
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let streams = self.connection.streams.get() - 1;
+        self.connection.streams.set(streams);
+        if streams == 0 {
+            self.connection.idle_since.set(Some(crate::clock::now()));
+        }
+    }
+}

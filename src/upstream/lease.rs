@@ -1,0 +1,124 @@
+//! A connection lent to one exchange, and what its failures mean.
+
+use super::RequestBody;
+use super::h2::Stream;
+use crate::cluster::Permit;
+use crate::fault::{Fault, Kind};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1};
+use std::error::Error as _;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// An HTTP/1 connection in use by one exchange.
+#[derive(Debug)]
+pub struct Lease1 {
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    pub(super) permit: Rc<Permit>,
+    pub(super) fd: RawFd,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) served: u32,
+    pub(super) born: Instant,
+    pub(super) reused: bool,
+    pub(super) key: (u64, u64),
+}
+
+/// A connection, or a stream on one, for one exchange. Dropping it ends what is under way on it.
+#[derive(Debug)]
+pub enum Lease {
+    /// The whole connection.
+    Http1(Lease1),
+    /// One stream.
+    Http2(Stream),
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub struct SendError {
+    /// What happened.
+    pub fault: Fault,
+    /// The request, if nothing of it was written.
+    pub unsent: Option<Request<RequestBody>>,
+}
+
+impl Lease {
+    /// Whether the connection has carried an exchange before: only then may an early end be a stale connection.
+    pub fn reused(&self) -> bool {
+        match self {
+            Lease::Http1(lease) => lease.reused,
+            Lease::Http2(stream) => stream.reused(),
+        }
+    }
+
+    /// Our end's address.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Lease::Http1(lease) => lease.local,
+            Lease::Http2(stream) => stream.local(),
+        }
+    }
+
+    /// Sends the request and waits for the response's head.
+    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+        let sent = match self {
+            Lease::Http1(lease) => {
+                if !lease.sender.is_ready()
+                    && let Err(error) = lease.sender.ready().await
+                {
+                    return Err(SendError {
+                        fault: Fault::because(Kind::NotSent, error),
+                        unsent: Some(request),
+                    });
+                }
+                lease.sender.try_send_request(request).await
+            }
+            Lease::Http2(stream) => stream.send(request).await,
+        };
+        sent.map_err(classify)
+    }
+}
+
+fn classify(mut error: TrySendError<Request<RequestBody>>) -> SendError {
+    if let Some(request) = error.take_message() {
+        return SendError { fault: Fault::because(Kind::NotSent, error.error()), unsent: Some(request) };
+    }
+    let error = error.into_error();
+    SendError { fault: Fault::because(kind_of(&error), full(&error)), unsent: None }
+}
+
+/// What an error before the response's head means.
+fn kind_of(error: &hyper::Error) -> Kind {
+    if error.is_user() {
+        // The only thing of ours that can fail here is the request's body.
+        return Kind::RequestCut;
+    }
+    if error.is_parse() {
+        return Kind::BadResponse;
+    }
+    let Some(h2) = error.source().and_then(|e| e.downcast_ref::<h2::Error>()) else {
+        return Kind::Disconnected;
+    };
+    match h2.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => Kind::StreamRefused,
+        // Streams above GOAWAY's last id were not looked at; those below it end otherwise.
+        Some(h2::Reason::NO_ERROR) if h2.is_go_away() && h2.is_remote() => Kind::StreamRefused,
+        Some(h2::Reason::PROTOCOL_ERROR) if !h2.is_remote() => Kind::BadResponse,
+        _ if h2.is_io() => Kind::Disconnected,
+        _ => Kind::StreamReset,
+    }
+}
+
+/// The error with its causes, in one line.
+pub(crate) fn full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

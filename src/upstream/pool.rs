@@ -1,0 +1,304 @@
+//! The connections of one worker, by cluster and endpoint.
+
+use super::connect;
+use super::h2::Connections;
+use super::lease::{Lease, Lease1};
+use super::{Reclaim, RequestBody};
+use crate::cluster::{Cluster, Endpoint, Gate, Permit};
+use crate::fault::Fault;
+use hyper::client::conn::http1;
+use proxy_config::model::Protocol;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long an unused connection to this host is kept: shorter than any server's own patience.
+const IDLE_LOCAL: Duration = Duration::from_secs(4);
+/// The same for other hosts.
+const IDLE_REMOTE: Duration = Duration::from_secs(30);
+/// A connection idle for longer than this is looked at before it is used.
+const LOOK_AFTER: Duration = Duration::from_millis(5);
+/// Idle HTTP/1 connections kept for one endpoint.
+const MAX_IDLE: usize = 1024;
+
+/// An HTTP/1 connection nobody uses.
+#[derive(Debug)]
+pub struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    permit: Weak<Permit>,
+    fd: RawFd,
+    local: Option<SocketAddr>,
+    served: u32,
+    born: Instant,
+    since: Instant,
+    keep: Duration,
+}
+
+#[derive(Debug)]
+struct Entry {
+    gate: Arc<Gate>,
+    idle: Vec<Idle>,
+    streams: Rc<Connections>,
+    keep: Duration,
+}
+
+/// All pools of one worker.
+#[derive(Debug)]
+pub struct Pools {
+    worker: usize,
+    reclaim: Reclaim,
+    entries: RefCell<HashMap<(u64, u64), Entry, foldhash::fast::RandomState>>,
+}
+
+impl Pools {
+    /// Empty pools for worker number `worker`.
+    pub fn new(worker: usize, reclaim: Reclaim) -> Rc<Pools> {
+        Rc::new(Pools { worker, reclaim, entries: RefCell::default() })
+    }
+
+    /// A connection for one exchange: an idle one, unless `fresh`, or a new one when limits allow; else waits
+    /// for its turn. Dropping the future leaves the queue.
+    pub async fn lease(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        now: Instant,
+        fresh: bool,
+    ) -> Result<Lease, Fault> {
+        if !fresh
+            && cluster.gate.waiting() == 0
+            && let Some(lease) = self.idle(cluster, endpoint, now)
+        {
+            return Ok(lease);
+        }
+        self.connect(cluster, endpoint, fresh).await
+    }
+
+    #[cold]
+    async fn connect(&self, cluster: &Cluster, endpoint: &Endpoint, fresh: bool) -> Result<Lease, Fault> {
+        let _pending = cluster.gate.pending(cluster.limits.max_pending)?;
+        let mut woken = false;
+        loop {
+            if woken || cluster.gate.waiting() == 0 {
+                let now = crate::clock::now();
+                if !fresh && let Some(lease) = self.idle(cluster, endpoint, now) {
+                    return Ok(lease);
+                }
+                let streams = self.streams(cluster, endpoint);
+                if cluster.protocol == Protocol::Http2
+                    && let Some(dial) = streams.dialling()
+                {
+                    dial.wait().await?;
+                    continue;
+                }
+                let mut permit = cluster.gate.connection(cluster.limits.max_connections);
+                if permit.is_none() && self.close_one_idle(cluster.gate.id, endpoint.id) {
+                    // The closed connection's task gives its permit back when it runs.
+                    tokio::task::yield_now().await;
+                    permit = cluster.gate.connection(cluster.limits.max_connections);
+                }
+                if let Some(permit) = permit {
+                    match cluster.protocol {
+                        Protocol::Http1 => return self.connect1(cluster, endpoint, permit).await,
+                        Protocol::Http2 => {
+                            streams.dial(endpoint.address, cluster.limits.connect_timeout, permit).wait().await?;
+                            continue;
+                        }
+                    }
+                }
+            }
+            let waiter = cluster.gate.wait(self.worker, woken);
+            self.reclaim.ask(self.worker, cluster.gate.id);
+            // A gate never goes away while its cluster is in use.
+            let _ = waiter.await;
+            woken = true;
+        }
+    }
+
+    async fn connect1(&self, cluster: &Cluster, endpoint: &Endpoint, permit: Permit) -> Result<Lease, Fault> {
+        let fresh = connect::http1(cluster, endpoint.address, permit).await?;
+        Ok(Lease::Http1(Lease1 {
+            sender: fresh.sender,
+            permit: fresh.permit,
+            fd: fresh.fd,
+            local: fresh.local,
+            served: 0,
+            born: crate::clock::now(),
+            reused: false,
+            key: (cluster.gate.id, endpoint.id),
+        }))
+    }
+
+    fn streams(&self, cluster: &Cluster, endpoint: &Endpoint) -> Rc<Connections> {
+        let mut entries = self.entries.borrow_mut();
+        entries
+            .entry((cluster.gate.id, endpoint.id))
+            .or_insert_with(|| Entry::new(cluster))
+            .streams
+            .clone()
+    }
+
+    #[inline]
+    fn idle(&self, cluster: &Cluster, endpoint: &Endpoint, now: Instant) -> Option<Lease> {
+        let key = (cluster.gate.id, endpoint.id);
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.get_mut(&key)?;
+        if cluster.protocol == Protocol::Http2 {
+            let limits = &cluster.limits;
+            return entry
+                .streams
+                .stream(limits.max_concurrent_streams, limits.max_connection_duration, now)
+                .map(Lease::Http2);
+        }
+        while let Some(idle) = entry.idle.pop() {
+            if let Some(lease) = idle.wake(key, now, cluster.limits.max_connection_duration) {
+                return Some(Lease::Http1(lease));
+            }
+        }
+        None
+    }
+
+    /// The exchange on `lease` is over on both sides; the connection may serve the next.
+    #[inline]
+    pub fn give_back(&self, lease: Lease, cluster: &Cluster, now: Instant, keep_alive: Option<Duration>) {
+        let max = cluster.limits.max_requests_per_connection;
+        let gate = &cluster.gate;
+        let lease = match lease {
+            Lease::Http1(lease) => lease,
+            Lease::Http2(stream) => {
+                stream.retire_after(max);
+                drop(stream);
+                if gate.waiting() > 0 && !gate.hand_over(self.worker) {
+                    self.give_up_one(gate.id);
+                }
+                return;
+            }
+        };
+        let served = lease.served + 1;
+        if lease.sender.is_closed() || max.is_some_and(|max| served >= max) {
+            return;
+        }
+        if gate.waiting() > 0 && !gate.hand_over(self.worker) {
+            return;
+        }
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.entry(lease.key).or_insert_with(|| Entry::new(cluster));
+        if entry.idle.len() >= MAX_IDLE {
+            return;
+        }
+        // A server that says when it closes is left one second earlier.
+        let hint = keep_alive.map_or(Duration::MAX, |k| k.saturating_sub(Duration::from_secs(1)));
+        entry.idle.push(Idle {
+            sender: lease.sender,
+            permit: Rc::downgrade(&lease.permit),
+            fd: lease.fd,
+            local: lease.local,
+            served,
+            born: lease.born,
+            since: now,
+            keep: entry.keep.min(hint),
+        });
+    }
+
+    /// A stream ended without its exchange being over: others may have its place.
+    pub fn left(&self, cluster: &Cluster) {
+        if cluster.gate.waiting() > 0 && !cluster.gate.hand_over(self.worker) {
+            self.give_up_one(cluster.gate.id);
+        }
+    }
+
+    /// Closes an idle connection of this gate to another endpoint than `but`.
+    fn close_one_idle(&self, gate: u64, but: u64) -> bool {
+        let mut entries = self.entries.borrow_mut();
+        entries
+            .iter_mut()
+            .filter(|((g, e), _)| *g == gate && *e != but)
+            .any(|(_, entry)| entry.idle.pop().is_some())
+    }
+
+    /// Another worker needs a connection of this gate.
+    pub fn give_up_one(&self, gate: u64) {
+        let mut entries = self.entries.borrow_mut();
+        for (_, entry) in entries.iter_mut().filter(|((g, _), _)| *g == gate) {
+            if entry.idle.pop().is_some() || entry.streams.give_up_one() {
+                return;
+            }
+        }
+    }
+
+    /// Closes what has been idle too long; to be called about once a second.
+    pub fn sweep(&self, now: Instant) {
+        self.entries.borrow_mut().retain(|_, entry| {
+            entry.idle.retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < idle.keep);
+            let no_streams = entry.streams.sweep(now, entry.keep);
+            !(entry.idle.is_empty() && no_streams)
+        });
+    }
+
+    /// Closes every idle connection to `endpoint`: it was ejected or stopped.
+    pub fn forget(&self, endpoint: u64) {
+        self.entries.borrow_mut().retain(|(_, e), _| *e != endpoint);
+    }
+
+    /// Connections kept, idle ones of HTTP/1 and all of HTTP/2.
+    pub fn len(&self) -> usize {
+        self.entries.borrow().values().map(|e| e.idle.len() + e.streams.len()).sum()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Entry {
+    fn new(cluster: &Cluster) -> Entry {
+        let default = if cluster.local { IDLE_LOCAL } else { IDLE_REMOTE };
+        Entry {
+            gate: cluster.gate.clone(),
+            idle: Vec::new(),
+            streams: Rc::default(),
+            keep: cluster.limits.idle_timeout.unwrap_or(default),
+        }
+    }
+}
+
+impl Idle {
+    /// The connection for one more exchange, if it is still good.
+    #[inline]
+    fn wake(self, key: (u64, u64), now: Instant, max_age: Option<Duration>) -> Option<Lease1> {
+        let permit = self.permit.upgrade()?;
+        let idle = now.saturating_duration_since(self.since);
+        if self.sender.is_closed()
+            || idle >= self.keep
+            || max_age.is_some_and(|age| now.saturating_duration_since(self.born) >= age)
+            || idle >= LOOK_AFTER && !quiet(self.fd)
+        {
+            return None;
+        }
+        Some(Lease1 {
+            sender: self.sender,
+            permit,
+            fd: self.fd,
+            local: self.local,
+            served: self.served,
+            born: self.born,
+            reused: true,
+            key,
+        })
+    }
+}
+
+/// Whether an idle connection is open and silent: an end or stray bytes make it useless.
+fn quiet(fd: RawFd) -> bool {
+    let mut byte = [std::mem::MaybeUninit::<u8>::uninit(); 1];
+    // SAFETY: the descriptor belongs to the connection's task on this thread. The task holds the permit this
+    // connection was just woken with, so it has not ended, and it cannot end while this call runs.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+    matches!(rustix::net::recv(fd, &mut byte, flags), Err(rustix::io::Errno::AGAIN))
+}
