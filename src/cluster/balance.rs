@@ -119,9 +119,8 @@ mod tests {
 
     #[test]
     fn draws_follow_weights() {
-        let list = List::new(
-            [1, 3].map(|w| Endpoint::new("127.0.0.1:1".parse().unwrap(), "e".into(), w, 0)).into(),
-        );
+        let list =
+            List::new([1, 3].map(|w| Endpoint::new("127.0.0.1:1".parse().unwrap(), "e".into(), w, 0)).into());
         let mut rng = Rng::with_seed(7);
         let second = (0..10_000).filter(|_| list.draw(&mut rng) == 1).count();
         assert!((7_200..7_800).contains(&second), "{second}");

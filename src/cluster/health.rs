@@ -126,8 +126,7 @@ mod tests {
     #[test]
     fn exactly_the_nth_consecutive_error_trips() {
         let health = Health::default();
-        let seen: Vec<bool> =
-            [500, 500, 200, 500, 503, 500, 500].map(|s| health.count(s, &policy())).into();
+        let seen: Vec<bool> = [500, 500, 200, 500, 503, 500, 500].map(|s| health.count(s, &policy())).into();
         assert_eq!(seen, [false, false, false, false, false, true, false]);
     }
 

@@ -30,7 +30,6 @@ pub struct Members {
 }
 
 /// What became of asking for a place.
-#[derive(Debug)]
 pub enum Taken {
     /// A place.
     Slot(Slot),
@@ -178,10 +177,10 @@ impl Members {
     }
 
     /// Gives free places to the oldest of those who wait.
-    pub fn offer(self: &Arc<Self>, now: Instant) -> usize {
+    pub fn offer(self: &Arc<Self>) -> usize {
         let Some(hold) = &self.hold else { return 0 };
         let mut rng = Rng::new();
-        hold.offer(now, || self.take(Balance::LeastRequest, None, &mut rng, &[]))
+        hold.offer(|| self.take(Balance::LeastRequest, None, &mut rng, &[]))
     }
 
     /// A place came free.
@@ -190,7 +189,7 @@ impl Members {
         if let Some(hold) = &self.hold
             && hold.waiting() > 0
         {
-            self.offer(clock::now());
+            self.offer();
         }
     }
 
@@ -252,7 +251,7 @@ impl Registry {
             .entry(key)
             .or_insert_with_key(|key| {
                 let hold = Hold::new(HoldLimits::default(), self.bell.clone());
-                Members::started(key.clone(), Arc::new(hold))
+                Members::started(key.clone(), hold)
             })
             .clone()
     }
@@ -300,11 +299,7 @@ mod tests {
     fn ejection_stops_at_the_percentage_as_envoy_counts_it() {
         for (endpoints, percent, ejected) in [(3, 10, 0), (3, 34, 1), (10, 10, 1), (4, 50, 2), (1, 100, 1)] {
             let (members, policy, now) = (given(endpoints), outlier(percent, 0), clock::now());
-            let n = members
-                .endpoints()
-                .iter()
-                .filter(|e| members.report(e, 503, &policy, now))
-                .count();
+            let n = members.endpoints().iter().filter(|e| members.report(e, 503, &policy, now)).count();
             assert_eq!(n, ejected, "{endpoints} endpoints, {percent} %");
         }
     }

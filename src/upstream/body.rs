@@ -158,10 +158,7 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyCut;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
         let RequestBody::Shared { source, sent, turn, done } = self.get_mut() else {
             return Poll::Ready(None);
         };

@@ -5,8 +5,11 @@ use crate::cluster::{Cluster, Permit};
 use crate::fault::{Fault, Kind};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -30,6 +33,8 @@ pub(super) struct Fresh2 {
     pub(super) sender: http2::SendRequest<RequestBody>,
     pub(super) permit: Rc<Permit>,
     pub(super) local: Option<SocketAddr>,
+    /// Streams the peer allows, kept up to date by the connection's task.
+    pub(super) allowed: Rc<Cell<usize>>,
 }
 
 async fn dial(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Fault> {
@@ -75,7 +80,7 @@ pub(super) async fn http2(
     let permit = Rc::new(permit);
     let stream = dial(address, connect_timeout).await?;
     let local = stream.local_addr().ok();
-    let (sender, connection) = http2::Builder::new(LocalExec)
+    let (sender, mut connection) = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -86,10 +91,16 @@ pub(super) async fn http2(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Fault::because(Kind::ConnectFailure, error))?;
-    let held = permit.clone();
+    let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
+    let (held, shown) = (permit.clone(), allowed.clone());
     tokio::task::spawn_local(async move {
-        let _ = connection.await;
+        let _ = poll_fn(|cx| {
+            let over = Pin::new(&mut connection).poll(cx);
+            shown.set(connection.current_max_send_streams());
+            over
+        })
+        .await;
         drop(held);
     });
-    Ok(Fresh2 { sender, permit, local })
+    Ok(Fresh2 { sender, permit, local, allowed })
 }

@@ -29,6 +29,7 @@ pub(super) struct Connection {
     idle_since: Cell<Option<Instant>>,
     born: Instant,
     local: Option<SocketAddr>,
+    allowed: Rc<Cell<usize>>,
     _permit: Rc<Permit>,
 }
 
@@ -37,7 +38,7 @@ impl Connection {
         let sender = self.sender.borrow();
         !self.retired.get()
             && !sender.is_closed()
-            && self.streams.get() < most.min(MAX_STREAMS).min(sender.current_max_send_streams())
+            && self.streams.get() < most.min(MAX_STREAMS).min(self.allowed.get())
     }
 
     fn is_over(&self) -> bool {
@@ -109,6 +110,7 @@ impl Connections {
                     idle_since: Cell::new(Some(crate::clock::now())),
                     born: crate::clock::now(),
                     local: fresh.local,
+                    allowed: fresh.allowed,
                     _permit: fresh.permit,
                 })),
                 Err(fault) => *outcome.fault.borrow_mut() = Some(fault),

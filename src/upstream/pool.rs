@@ -105,7 +105,10 @@ impl Pools {
                     match cluster.protocol {
                         Protocol::Http1 => return self.connect1(cluster, endpoint, permit).await,
                         Protocol::Http2 => {
-                            streams.dial(endpoint.address, cluster.limits.connect_timeout, permit).wait().await?;
+                            streams
+                                .dial(endpoint.address, cluster.limits.connect_timeout, permit)
+                                .wait()
+                                .await?;
                             continue;
                         }
                     }
@@ -135,11 +138,7 @@ impl Pools {
 
     fn streams(&self, cluster: &Cluster, endpoint: &Endpoint) -> Rc<Connections> {
         let mut entries = self.entries.borrow_mut();
-        entries
-            .entry((cluster.gate.id, endpoint.id))
-            .or_insert_with(|| Entry::new(cluster))
-            .streams
-            .clone()
+        entries.entry((cluster.gate.id, endpoint.id)).or_insert_with(|| Entry::new(cluster)).streams.clone()
     }
 
     #[inline]
