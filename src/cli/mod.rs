@@ -4,10 +4,12 @@
 //! `PILOTLIGHT_…` in the environment; a flag wins over the environment. This module never opens a socket.
 
 pub mod check;
+pub mod echo;
 pub mod run;
 pub mod values;
 
 pub use check::CheckArgs;
+pub use echo::EchoArgs;
 pub use run::RunArgs;
 
 use clap::{Args, Parser, Subcommand};
@@ -39,6 +41,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Load the YAML under PATH without running anything, and print every problem in it
     Check(CheckArgs),
+    /// Answer with what was received: a controllable upstream, test function and target for load
+    Echo(EchoArgs),
     /// Ends the process groups of functions when the proxy that started it dies
     #[command(hide = true)]
     Watchdog,
