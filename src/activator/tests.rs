@@ -145,7 +145,7 @@ fn a_burst_rings_once_until_it_was_looked_at() {
     assert_eq!(bell.take(), [busy.number()]);
     assert_ne!(quiet.number(), busy.number());
     tickets.push(wait(&busy, clock::now()));
-    assert_eq!(bell.take(), []);
+    assert!(bell.take().is_empty());
     busy.looked_at();
     tickets.push(wait(&busy, clock::now()));
     assert_eq!(bell.take(), [busy.number()]);
