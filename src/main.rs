@@ -23,6 +23,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Command::Check(_) => ExitCode::SUCCESS,
+        Command::Echo(args) => pilotlight::cli::echo::run(args),
         Command::Watchdog => ExitCode::FAILURE,
     }
 }

@@ -16,6 +16,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::values::duration;
 use answer::Identity;
 use call::Proxies;
 use serve::{Plan, Server};
@@ -56,7 +57,7 @@ pub struct EchoArgs {
     pub name: Option<String>,
 
     /// Wait this long before listening, as a slow start would (`1.5s`, `200ms`)
-    #[arg(long, value_name = "DURATION", value_parser = ask::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub start_delay: Option<Duration>,
 
     /// Stop by itself: after so many answers (`100`) or so long after it began to listen (`30s`). Answers under
@@ -90,7 +91,7 @@ fn exit_after(text: &str) -> Result<ExitAfter, String> {
     match text.parse() {
         Ok(0) => Err("it would never answer: give at least 1".into()),
         Ok(count) => Ok(ExitAfter::Requests(count)),
-        Err(_) => ask::duration(text).map(ExitAfter::Time),
+        Err(_) => duration(text).map(ExitAfter::Time),
     }
 }
 
