@@ -1,1 +1,111 @@
-//! (to come)
+//! What the proxy tells: metrics and access log.
+//!
+//! Handles are resolved when a snapshot is compiled; an exchange then only adds to numbers of its own worker
+//! and, when the access log is on, appends a line to its worker's buffer. Scrapes and writes happen
+//! elsewhere. Nothing here looks at a socket or decides anything.
+
+pub mod access_log;
+mod exposition;
+mod metrics;
+mod series;
+mod shelf;
+#[cfg(test)]
+mod tests;
+
+pub use access_log::Worker;
+pub use exposition::CONTENT_TYPE;
+pub use metrics::{ClusterMetrics, FunctionMetrics, Limit, Metrics, State};
+pub use series::{BOUNDS, Label, Observation, Peer, Reporter, Series, SeriesLabels};
+
+use crate::clock::{self, Duration, Instant};
+use access_log::{AccessLog, Epoch, Format, Sinks, Target};
+use exposition::AllSeries;
+use metrics::{Clusters, Functions};
+use prometheus_client::encoding::text;
+use prometheus_client::registry::Registry;
+use std::io;
+use std::sync::Arc;
+
+/// All metrics and logs of the process.
+#[derive(Debug)]
+pub struct Telemetry {
+    workers: usize,
+    /// Metrics of the process as a whole.
+    pub metrics: Metrics,
+    series: Arc<AllSeries>,
+    functions: Arc<Functions>,
+    clusters: Arc<Clusters>,
+    registry: Registry,
+    epoch: Epoch,
+    sinks: Sinks,
+}
+
+impl Telemetry {
+    /// For a process of so many workers, numbered from 0.
+    pub fn new(workers: usize) -> Arc<Telemetry> {
+        let metrics = Metrics::default();
+        let series = Arc::new(AllSeries::default());
+        let functions = Arc::new(Functions::default());
+        let clusters = Arc::new(Clusters::default());
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        registry.register_collector(Box::new(series.clone()));
+        registry.register_collector(Box::new(functions.clone()));
+        registry.register_collector(Box::new(clusters.clone()));
+        let sinks = Sinks::new(metrics.lines_dropped.clone());
+        let epoch = Epoch::start();
+        Arc::new(Telemetry { workers, metrics, series, functions, clusters, registry, epoch, sinks })
+    }
+
+    /// Istio's standard metrics for these labels. The same labels give the same series; one that nobody
+    /// has held for ten minutes starts again from zero.
+    pub fn series(&self, labels: SeriesLabels) -> Arc<Series> {
+        self.series.get(labels, |labels| Series::new(labels, self.workers))
+    }
+
+    /// The metrics of one revision, named `namespace/name`.
+    pub fn function(&self, revision: &str) -> Arc<FunctionMetrics> {
+        self.functions.get(revision.into(), |_| FunctionMetrics::default())
+    }
+
+    /// The metrics of one cluster.
+    pub fn cluster(&self, name: &str) -> Arc<ClusterMetrics> {
+        self.clusters.get(name.into(), |_| ClusterMetrics::default())
+    }
+
+    /// Everything as Prometheus text; see `CONTENT_TYPE`. Takes milliseconds: never call it on a worker.
+    pub fn encode(&self) -> String {
+        self.sweep(clock::now());
+        let mut open = String::new();
+        // Writing to a string cannot fail, and no collector here does.
+        let _ = text::encode_registry(&mut open, &self.registry);
+        exposition::plain(&open)
+    }
+
+    /// Forgets what no snapshot has held for ten minutes. Scrapes do it too; without scrapes it is to be
+    /// called after each reload.
+    pub fn sweep(&self, now: Instant) {
+        self.series.sweep(now);
+        self.functions.sweep(now);
+        self.clusters.sweep(now);
+    }
+
+    /// An access log in this format to this target. Logs to one target share its writer.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn access_log(&self, target: Target, format: Format) -> io::Result<AccessLog> {
+        Ok(AccessLog::new(format, self.sinks.open(target)?))
+    }
+
+    /// The handle of worker `index`; to be made on its own thread.
+    pub fn worker(self: &Arc<Self>, index: usize) -> Worker {
+        Worker::new(index, self.epoch)
+    }
+
+    /// Waits until every access log line that was handed over is written, `within` at most. Workers hand
+    /// over what they have left when they end.
+    pub fn flush(&self, within: Duration) {
+        self.sinks.flush(clock::now() + within);
+    }
+}

@@ -1,0 +1,273 @@
+//! `pilotlight_*`: what this process says about itself.
+//!
+//! Plain handles, to be used where the thing happens. Functions and clusters are asked for when a snapshot
+//! is compiled; their names come from the configuration, never from a request.
+
+use super::exposition::family;
+use super::shelf::Shelf;
+use crate::fault;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::Arc;
+
+/// Bounds in seconds for what takes from a millisecond to a few minutes: starting and waiting.
+const SECONDS: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
+
+/// Metrics of the process as a whole.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Client connections open now.
+    pub downstream_connections: Gauge,
+    /// Client connections ever accepted.
+    pub downstream_opened: Counter,
+    /// Client connections refused because there were too many.
+    pub downstream_refused: Counter,
+    /// Exchanges refused because the process was at its ceiling.
+    pub requests_refused: Counter,
+    /// Connections to endpoints open now.
+    pub upstream_connections: Gauge,
+    /// Connections to endpoints ever opened.
+    pub upstream_opened: Counter,
+    /// Connections to endpoints that could not be opened.
+    pub upstream_failed: Counter,
+    /// Configurations that were loaded and now serve.
+    pub reloads: Counter,
+    /// Configurations that were refused as a whole.
+    pub reloads_failed: Counter,
+    /// When the last configuration began to serve, in seconds since 1970.
+    pub last_success: Gauge<f64, std::sync::atomic::AtomicU64>,
+    /// Objects that are kept out of the configuration because something is wrong with them.
+    pub quarantined: Gauge,
+    /// Access log lines that were not written.
+    pub lines_dropped: Counter,
+    /// Instances running now, of all functions.
+    pub instances: Gauge,
+    faults: Faults,
+}
+
+impl Metrics {
+    /// Counts one exchange that ended in `kind`.
+    pub fn fault(&self, kind: fault::Kind) {
+        self.faults.0[kind as usize].inc();
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let mut counter = |name: &str, help: &str, counter: &Counter| {
+            registry.register(format!("pilotlight_{name}"), help, counter.clone());
+        };
+        counter("downstream_connections_opened", "Client connections accepted", &self.downstream_opened);
+        counter(
+            "downstream_connections_refused",
+            "Client connections refused at the limit",
+            &self.downstream_refused,
+        );
+        counter("requests_refused", "Requests refused at the ceiling of the process", &self.requests_refused);
+        counter("upstream_connections_opened", "Connections opened to endpoints", &self.upstream_opened);
+        counter(
+            "upstream_connections_failed",
+            "Connections to endpoints that could not be opened",
+            &self.upstream_failed,
+        );
+        counter("config_reloads", "Configurations that were loaded and served", &self.reloads);
+        counter("config_reloads_failed", "Configurations refused as a whole", &self.reloads_failed);
+        counter("access_log_dropped_lines", "Access log lines that were not written", &self.lines_dropped);
+        let mut gauge = |name: &str, help: &str, gauge: &Gauge| {
+            registry.register(format!("pilotlight_{name}"), help, gauge.clone());
+        };
+        gauge("downstream_connections", "Client connections open now", &self.downstream_connections);
+        gauge("upstream_connections", "Connections to endpoints open now", &self.upstream_connections);
+        gauge("config_quarantined", "Objects kept out of the configuration by an error", &self.quarantined);
+        gauge("instances_running", "Instances running now, of all functions", &self.instances);
+        registry.register(
+            "pilotlight_config_last_success_timestamp_seconds",
+            "When the last configuration began to serve",
+            self.last_success.clone(),
+        );
+        registry.register_collector(Box::new(self.faults.clone()));
+        registry.register_collector(Box::new(Build));
+    }
+}
+
+/// One counter for each kind of fault.
+#[derive(Clone, Debug)]
+struct Faults(Arc<[Counter]>);
+
+impl Default for Faults {
+    fn default() -> Faults {
+        Faults(fault::Kind::ALL.iter().map(|_| Counter::default()).collect())
+    }
+}
+
+impl Collector for Faults {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let rows = fault::Kind::ALL.iter().zip(self.0.iter());
+        let rows = rows.map(|(kind, counter)| ([("fault", kind.name())], counter));
+        family(&mut encoder, "pilotlight_faults", "Exchanges that ended in a fault, by fault", rows)
+    }
+}
+
+/// The version, as a label of a constant.
+#[derive(Debug)]
+struct Build;
+
+impl Collector for Build {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let one = Gauge::<i64>::default();
+        one.set(1);
+        let version = env!("CARGO_PKG_VERSION");
+        let row = [([("version", version)], &one)];
+        family(&mut encoder, "pilotlight_build_info", "The version that is running", row)?;
+        let row = [([("component", "proxy"), ("tag", version)], &one)];
+        family(&mut encoder, "istio_build", "The version that is running, as Istio's tools look for it", row)
+    }
+}
+
+/// How far an instance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Started, not ready.
+    Starting,
+    /// Takes requests.
+    Ready,
+    /// Finishes what it has.
+    Draining,
+}
+
+impl State {
+    const NAMES: [&'static str; 3] = ["starting", "ready", "draining"];
+}
+
+/// Metrics of one function's revision.
+#[derive(Debug)]
+pub struct FunctionMetrics {
+    /// Wakes from zero.
+    pub cold_starts: Counter,
+    /// From the start of an instance until it was ready, in seconds.
+    pub start_seconds: Histogram,
+    /// How long a request was held, in seconds; only of requests that were.
+    pub hold_seconds: Histogram,
+    /// Requests held now.
+    pub hold_depth: Gauge,
+    /// Requests that were not held because the queue was full.
+    pub hold_refused: Counter,
+    /// Instances that ended on their own.
+    pub crashes: Counter,
+    instances: [Gauge; 3],
+}
+
+impl Default for FunctionMetrics {
+    fn default() -> FunctionMetrics {
+        FunctionMetrics {
+            cold_starts: Counter::default(),
+            start_seconds: Histogram::new(SECONDS),
+            hold_seconds: Histogram::new(SECONDS),
+            hold_depth: Gauge::default(),
+            hold_refused: Counter::default(),
+            crashes: Counter::default(),
+            instances: Default::default(),
+        }
+    }
+}
+
+impl FunctionMetrics {
+    /// Instances in `state` now.
+    pub fn instances(&self, state: State) -> &Gauge {
+        &self.instances[state as usize]
+    }
+}
+
+/// A limit of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `maxConnections`.
+    Connections,
+    /// `http1MaxPendingRequests`.
+    Pending,
+    /// `http2MaxRequests`.
+    Requests,
+    /// The retry budget.
+    Retries,
+}
+
+impl Limit {
+    const NAMES: [&'static str; 4] = ["connections", "pending", "requests", "retries"];
+}
+
+/// Metrics of one cluster.
+#[derive(Debug, Default)]
+pub struct ClusterMetrics {
+    /// Endpoints put aside for their errors.
+    pub ejections: Counter,
+    /// Endpoints put aside now.
+    pub ejected: Gauge,
+    /// Attempts after the first, by the route's retry policy.
+    pub retries: Counter,
+    /// Attempts on a fresh connection after a reused one died.
+    pub free_retries: Counter,
+    overflow: [Counter; 4],
+}
+
+impl ClusterMetrics {
+    /// Requests that met this limit.
+    pub fn overflow(&self, limit: Limit) -> &Counter {
+        &self.overflow[limit as usize]
+    }
+}
+
+/// Metrics of all functions, by `namespace/name` of the revision.
+pub(super) type Functions = Shelf<Box<str>, FunctionMetrics>;
+
+/// Metrics of all clusters, by name.
+pub(super) type Clusters = Shelf<Box<str>, ClusterMetrics>;
+
+impl Collector for Functions {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let all = self.all();
+        let encoder = &mut encoder;
+        macro_rules! each {
+            ($field:ident, $name:literal, $help:literal) => {
+                let rows = all.iter().map(|(name, function)| ([("revision", &**name)], &function.$field));
+                family(encoder, concat!("pilotlight_", $name), $help, rows)?;
+            };
+        }
+        each!(cold_starts, "cold_starts", "Wakes of a function from zero");
+        each!(start_seconds, "instance_start_seconds", "From the start of an instance until it was ready");
+        each!(hold_seconds, "hold_seconds", "How long requests were held before an instance took them");
+        each!(hold_depth, "hold_queue_depth", "Requests held now");
+        each!(hold_refused, "hold_refused", "Requests refused because the hold queue was full");
+        each!(crashes, "instance_crashes", "Instances that ended on their own");
+        let rows = all.iter().flat_map(|(name, function)| {
+            let states = State::NAMES.iter().zip(&function.instances);
+            states.map(|(state, gauge)| ([("revision", &**name), ("state", *state)], gauge))
+        });
+        family(encoder, "pilotlight_instances", "Instances of a function, by state", rows)
+    }
+}
+
+impl Collector for Clusters {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let all = self.all();
+        let encoder = &mut encoder;
+        macro_rules! each {
+            ($field:ident, $name:literal, $help:literal) => {
+                let rows = all.iter().map(|(name, cluster)| ([("cluster", &**name)], &cluster.$field));
+                family(encoder, concat!("pilotlight_", $name), $help, rows)?;
+            };
+        }
+        each!(ejections, "ejections", "Endpoints put aside for their errors");
+        each!(ejected, "ejected_endpoints", "Endpoints put aside now");
+        each!(retries, "retries", "Attempts after the first, by the route's retry policy");
+        each!(free_retries, "free_retries", "Attempts on a fresh connection after a reused one died");
+        let rows = all.iter().flat_map(|(name, cluster)| {
+            let limits = Limit::NAMES.iter().zip(&cluster.overflow);
+            limits.map(|(limit, counter)| ([("cluster", &**name), ("limit", *limit)], counter))
+        });
+        family(encoder, "pilotlight_overflow", "Requests that met a limit of their cluster, by limit", rows)
+    }
+}
