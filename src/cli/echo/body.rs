@@ -76,13 +76,14 @@ impl AnswerBody {
             Some(Close::Body) => Some(length / 2),
             Some(Close::Before) | None => None,
         };
+        // Bounded where it is counted.
+        let pause = ask.slow / pieces as u32;
         let source = Source::Pieces(Box::new(Pieces {
             content: ask.size.is_none().then_some(content),
             left: length,
             piece,
-            // Bounded by the line above.
-            pause: ask.slow / pieces as u32,
-            sleep: None,
+            pause,
+            sleep: (!pause.is_zero()).then(|| Box::pin(tokio::time::sleep(pause))),
             cut_in,
             trailers,
         }));
@@ -125,6 +126,7 @@ impl Pieces {
         };
         self.left -= bytes.len() as u64;
         self.cut_in = self.cut_in.map(|left| left - bytes.len() as u64);
+        // The head goes out at once, each piece after a pause.
         if !self.pause.is_zero() && self.left > 0 {
             self.sleep = Some(Box::pin(tokio::time::sleep(self.pause)));
         }

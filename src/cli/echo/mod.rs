@@ -23,22 +23,27 @@ use serve::{Plan, Server};
 
 /// What a request may ask of the echo, shown under `pilotlight echo --help`.
 const OPTIONS: &str = "\
-What a request may ask for, as a query parameter or as a header `x-echo-NAME` (the query wins):
-  delay=200ms        wait before the answer
-  status=503         answer with this status
-  size=4096          a body of so many bytes instead of the JSON (`size=0` is the cheapest answer)
-  chunk=1024         send the body in pieces of so many bytes
-  slow=2s            spread the body over this time
-  fail=30            answer 503 (gRPC: status 14) to 30 % of such requests, chosen at random
-  close=before       drop the connection without an answer; `close=head` after the head, `close=body`
-                     in the middle of the body (over HTTP/2 the stream is reset instead)
-  header=NAME:VALUE  add a response header (repeatable)
-  trailer=NAME:VALUE add a trailer (repeatable; over HTTP/1.1 the client must send `TE: trailers`)
-  grpc=5             answer as a gRPC server does, with this `grpc-status`
-  mirror=1           send the request body back as it arrives, trailers included
-  call=URL           call on (repeatable, at most 16, one after the other) through http_proxy / HTTP_PROXY unless
-                     no_proxy / NO_PROXY names the host; trace headers are passed on and the answers nested.
-                     `&` and `#` inside the URL must be percent-encoded.
+What a request may ask for, as a query parameter or as a header `x-echo-NAME`
+(the query wins):
+  delay=200ms         wait before the answer
+  status=503          answer with this status
+  size=4096           a body of so many bytes instead of the JSON; `size=0` is the
+                      cheapest answer
+  chunk=1024          send the body in pieces of so many bytes
+  slow=2s             spread the body over this time
+  fail=30             answer 503 (gRPC: status 14) to 30 % of such requests
+  close=before        drop the connection without an answer; `close=head` after the
+                      head, `close=body` in the middle of the body (over HTTP/2 the
+                      stream is reset instead)
+  header=NAME:VALUE   add a response header (repeatable)
+  trailer=NAME:VALUE  add a trailer (repeatable; over HTTP/1.1 the client must send
+                      `TE: trailers`)
+  grpc=5              answer as a gRPC server does, with this `grpc-status`
+  mirror=1            send the request body back as it arrives, trailers included
+  call=URL            call on (repeatable, at most 16, one after the other) through
+                      http_proxy / HTTP_PROXY, unless no_proxy / NO_PROXY names the
+                      host; trace headers are passed on, answers nested. Write `&`
+                      and `#` of the URL as %26 and %23.
 
 A request whose content type is application/grpc gets its messages back and `grpc-status: 0`.
 A request to upgrade to `websocket` gets its frames back.";

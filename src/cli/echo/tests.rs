@@ -169,6 +169,9 @@ fn the_status_the_size_and_the_headers_are_those_asked_for() {
         check("/?fail=100", 503, None).await;
         check("/?fail=0&size=1", 200, Some(1)).await;
         check("/?status=banana", 400, None).await;
+        let begun = crate::clock::now();
+        check("/?size=1&slow=50ms", 200, Some(1)).await;
+        assert!(begun.elapsed() >= Duration::from_millis(50), "a slow body takes its time");
         let response = send1(echo.address, request("/?header=x-a:b&size=1", &[], "")).await.unwrap();
         assert_eq!(response.headers()["x-a"], "b");
         assert_eq!(response.headers()["x-echo-name"], "unit");
