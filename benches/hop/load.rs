@@ -167,13 +167,17 @@ pub fn idle_connections(address: SocketAddr, count: usize) -> io::Result<Vec<Tcp
     Ok(streams)
 }
 
-/// Asks until the answer is a 200, or the deadline is over: the last failure.
-pub fn wait_until_served(address: SocketAddr, deadline: Duration) -> io::Result<()> {
+/// Asks until the answer is a 200; gives the last failure when the deadline is over or `alive` says so.
+pub fn wait_until_served(
+    address: SocketAddr,
+    deadline: Duration,
+    mut alive: impl FnMut() -> bool,
+) -> io::Result<()> {
     let started = now();
     loop {
         match idle_connections(address, 1) {
             Ok(_) => return Ok(()),
-            Err(error) if started.elapsed() > deadline => return Err(error),
+            Err(error) if started.elapsed() > deadline || !alive() => return Err(error),
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }

@@ -121,13 +121,15 @@ impl Running {
                 command
             }
         };
-        let running = if proxy == Proxy::Pilotlight {
+        let mut running = if proxy == Proxy::Pilotlight {
             Running::pilotlight(&mut command, scratch, upstream)
         } else {
             command.arg(proxy.name()).arg(upstream.to_string());
             Running::part(&mut command, scratch, Place::Measured)
         }?;
-        load::wait_until_served(running.address, START).map_err(|error| running.explain(&error))?;
+        let child = &mut running.child;
+        load::wait_until_served(running.address, START, || matches!(child.try_wait(), Ok(None)))
+            .map_err(|error| running.explain(&error))?;
         Ok(running)
     }
 
