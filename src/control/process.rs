@@ -1,0 +1,58 @@
+//! The process among others: its limits and the signals it is told by.
+//!
+//! SIGPIPE needs nothing: Rust's start-up ignores it and restores it in children.
+
+use crate::drain::{Ask, Drain};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// More open files than this are never asked for: some programs walk through all that they might have.
+const MAX_FILES: u64 = 1 << 20;
+
+/// Raises the soft limit of open files to the hard one and returns it; each connection takes one.
+///
+/// # Errors
+/// When the system refuses; the limit is as before.
+pub fn raise_open_files() -> io::Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(MAX_FILES).min(MAX_FILES);
+    match limit.current {
+        Some(current) if current < wanted => {
+            setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })?;
+            Ok(wanted)
+        }
+        current => Ok(current.unwrap_or(u64::MAX)),
+    }
+}
+
+/// Turns signals into what they ask for, as long as it is awaited: SIGTERM and SIGINT stop (again: hurry),
+/// SIGHUP calls `look_again`.
+///
+/// # Errors
+/// When the signals cannot be had.
+pub async fn signals(drain: &Drain, look_again: impl Fn()) -> io::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => drain.ask(Ask::Stop),
+            _ = interrupt.recv() => drain.ask(Ask::Stop),
+            _ = hangup.recv() => look_again(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_of_open_files_reaches_the_hard_one() {
+        let raised = raise_open_files().unwrap();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current.unwrap_or(u64::MAX), raised);
+        assert!(raised >= limit.maximum.unwrap_or(0).min(MAX_FILES));
+    }
+}
