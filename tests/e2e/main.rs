@@ -13,4 +13,7 @@ mod support;
 
 mod examples;
 mod harness;
+mod headers;
+mod protocols;
+mod routing;
 mod smoke;

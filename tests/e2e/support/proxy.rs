@@ -47,8 +47,10 @@ pub struct Setup {
     given: Option<PathBuf>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    access_log: &'static str,
-    ready_within: Duration,
+    program: Vec<String>,
+    admin: String,
+    http_port: u16,
+    map_ports: bool,
 }
 
 impl Setup {
@@ -72,20 +74,46 @@ impl Setup {
         self.args(["--workers", &count.to_string()])
     }
 
-    /// `off`, `text` or `json`; text otherwise.
-    pub fn access_log(mut self, format: &'static str) -> Setup {
-        self.access_log = format;
+    /// `off`, `text` or `json`; else what MeshConfig says, else text.
+    pub fn access_log(self, format: &str) -> Setup {
+        self.args(["--access-log", format])
+    }
+
+    /// The admin address; a free port otherwise.
+    pub fn admin_at(mut self, address: &str) -> Setup {
+        address.clone_into(&mut self.admin);
+        self
+    }
+
+    /// The port of the default gateway; a free one otherwise.
+    pub fn http_port(mut self, port: u16) -> Setup {
+        self.http_port = port;
+        self
+    }
+
+    /// Gateway servers where they say, not on free ports.
+    pub fn own_ports(mut self) -> Setup {
+        self.map_ports = false;
+        self
+    }
+
+    /// Another program, or words before the program.
+    pub fn program(mut self, words: &[&str]) -> Setup {
+        self.program = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
     /// The command line that [`Setup::start`] runs.
     fn command(&self) -> Command {
-        let mut command = Command::new(PILOTLIGHT);
-        command.env("NO_COLOR", "1").arg("run").arg(self.given.as_deref().unwrap_or(self.directory.path()));
-        command.args(["--admin", "127.0.0.1:0", "--mesh", "127.0.0.1:0", "--http-port", "0"]);
-        command.args(["--access-log", self.access_log]);
-        for port in yaml::gateway_ports(self.given.as_deref().unwrap_or(self.directory.path())) {
-            command.args(["--port-map", &format!("{port}:0")]);
+        let path = self.given.as_deref().unwrap_or(self.directory.path());
+        let mut command = Command::new(&self.program[0]);
+        command.args(&self.program[1..]).env("NO_COLOR", "1").arg("run").arg(path);
+        command.args(["--admin", &self.admin, "--mesh", "127.0.0.1:0"]);
+        command.args(["--http-port", &self.http_port.to_string()]);
+        if self.map_ports {
+            for port in yaml::gateway_ports(path) {
+                command.args(["--port-map", &format!("{port}:0")]);
+            }
         }
         command.args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -95,12 +123,14 @@ impl Setup {
     /// Starts it and waits until it is ready.
     #[track_caller]
     pub fn start(self) -> Proxy {
-        let within = self.ready_within;
-        let proxy = self.spawn();
-        let ready = |proxy: &Proxy| {
-            proxy.find("admin").and_then(|admin| admin.get("/ready").try_send().ok()).map(|r| r.status)
-        };
-        eventually("the proxy is ready", within, || (ready(&proxy) == Some(200)).then_some(()));
+        let mut proxy = self.spawn();
+        eventually("the proxy is ready", seconds(10), || {
+            if let Some(status) = proxy.process.exit_status() {
+                panic!("the proxy ended before it was ready: {status}");
+            }
+            let answer = proxy.find("admin")?.get("/ready").try_send().ok()?;
+            (answer.status == 200).then_some(())
+        });
         proxy
     }
 
@@ -128,8 +158,10 @@ impl Proxy {
             given: None,
             arguments: Vec::new(),
             environment: Vec::new(),
-            access_log: "text",
-            ready_within: seconds(10),
+            program: vec![PILOTLIGHT.to_owned()],
+            admin: "127.0.0.1:0".to_owned(),
+            http_port: 0,
+            map_ports: true,
         }
     }
 
