@@ -12,8 +12,12 @@
 mod support;
 
 mod examples;
+mod functions;
 mod harness;
 mod headers;
+mod lifecycle;
+mod limits;
 mod protocols;
+mod retries;
 mod routing;
 mod smoke;

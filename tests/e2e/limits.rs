@@ -1,0 +1,147 @@
+//! Limits hold exactly, whatever the number of workers.
+
+use crate::support::{Origin, Proxy, Response, eventually, millis, seconds, together, yaml};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+fn upstream(endpoints: &[SocketAddr], policy: &str, route: &str) -> String {
+    yaml::all_to_with("HTTP", endpoints, route) + &yaml::destination_rule("upstream.test", policy)
+}
+
+/// The most established connections to `port` that this machine knew while `act` ran.
+fn connections_during(port: u16, act: impl FnOnce()) -> usize {
+    let (stop, most) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                most.fetch_max(established_to(port), Ordering::SeqCst);
+                std::thread::sleep(millis(1));
+            }
+        });
+        act();
+        stop.store(true, Ordering::SeqCst);
+    });
+    most.into_inner()
+}
+
+/// Sockets of this machine whose far end is `port` and whose connection stands.
+fn established_to(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let far = format!(":{port:04X}");
+    table
+        .lines()
+        .filter(|line| {
+            let mut fields = line.split_whitespace().skip(2);
+            fields.next().is_some_and(|remote| remote.ends_with(&far)) && fields.next() == Some("01")
+        })
+        .count()
+}
+
+fn statuses(responses: &[Response], status: u16) -> usize {
+    responses.iter().filter(|response| response.status == status).count()
+}
+
+#[test]
+fn max_connections_is_exact_over_four_workers() {
+    let origin = Origin::h1().delay(millis(30)).reply("hello");
+    let policy = "connectionPool: {tcp: {maxConnections: 2}}";
+    let proxy = Proxy::with(upstream(&[origin.address()], policy, "")).workers(4).start();
+    let most = connections_during(origin.address().port(), || {
+        for response in together(32, |_| proxy.get("/").send()) {
+            response.expect(200);
+        }
+    });
+    assert_eq!(origin.peak(), 2, "two ran at the same time, never three");
+    assert!(most <= 2, "{most} connections stood at the same time");
+}
+
+#[test]
+fn who_waits_for_a_connection_is_counted_and_the_rest_is_told_at_once() {
+    let origin = Origin::h1().delay(millis(700)).reply("hello");
+    let policy = "connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 2}}";
+    let proxy = Proxy::with(upstream(&[origin.address()], policy, "")).workers(4).start();
+    let responses = together(8, |_| proxy.get("/queue").send());
+    assert_eq!((statuses(&responses, 200), statuses(&responses, 503)), (3, 5));
+    for refused in responses.iter().filter(|response| response.status == 503) {
+        assert_eq!(refused.header("x-envoy-overloaded"), "true");
+        assert!(refused.took < millis(600), "{:?}", refused.took);
+    }
+    assert!(proxy.access_line(&["/queue", " 503 "]).contains(" 503 UO "), "{}", proxy.output());
+    assert_eq!(origin.peak(), 1);
+}
+
+#[test]
+fn requests_in_flight_have_a_limit_of_their_own() {
+    let origin = Origin::h1().delay(millis(500)).reply("hello");
+    let policy = "connectionPool: {http: {http2MaxRequests: 3}}";
+    let proxy = Proxy::with(upstream(&[origin.address()], policy, "retries: {}")).workers(4).start();
+    let responses = together(9, |_| proxy.get("/").send());
+    assert_eq!((statuses(&responses, 200), statuses(&responses, 503)), (3, 6));
+    assert_eq!(origin.peak(), 3);
+}
+
+#[test]
+fn a_connection_ends_after_as_many_requests_as_it_may_carry() {
+    let origin = Origin::h1().reply("hello");
+    let policy = "connectionPool: {http: {maxRequestsPerConnection: 3}}";
+    let proxy = Proxy::with(upstream(&[origin.address()], policy, "")).workers(1).start();
+    let mut client = proxy.front().connect();
+    for _ in 0..9 {
+        client.send(proxy.get("/")).expect(200);
+    }
+    assert_eq!(origin.connections(), 3);
+}
+
+#[test]
+fn five_failures_spread_over_workers_eject_once() {
+    let (good, bad) = (Origin::h1().reply("good"), Origin::h1().status(503));
+    let policy = "loadBalancer: {simple: ROUND_ROBIN}\noutlierDetection: {consecutive5xxErrors: 5, interval: 60s, \
+                  baseEjectionTime: 60s, maxEjectionPercent: 100}";
+    let text = upstream(&[good.address(), bad.address()], policy, "retries: {}");
+    let proxy = Proxy::with(text).workers(4).start();
+    eventually("the bad endpoint failed five times", seconds(10), || {
+        proxy.get("/").send();
+        (bad.hits() >= 5).then_some(())
+    });
+    for _ in 0..40 {
+        assert_eq!(proxy.get("/").send().expect(200).text(), "good");
+    }
+    assert_eq!(bad.hits(), 5, "the fifth ejects, and nothing is sent there after it");
+}
+
+#[test]
+fn ten_percent_of_two_endpoints_is_none() {
+    let (good, bad) = (Origin::h1().reply("good"), Origin::h1().status(503));
+    let policy = "loadBalancer: {simple: ROUND_ROBIN}\noutlierDetection: {consecutive5xxErrors: 2}";
+    let text = upstream(&[good.address(), bad.address()], policy, "retries: {}");
+    let proxy = Proxy::with(text).start();
+    for _ in 0..40 {
+        proxy.get("/").send();
+    }
+    assert!(bad.hits() > 5, "Envoy's arithmetic: one of two is more than maxEjectionPercent 10");
+}
+
+#[test]
+fn an_ejected_endpoint_comes_back() {
+    let bad =
+        Origin::h1().answer(|seen| crate::support::Reply::status(if seen.number <= 2 { 500 } else { 200 }));
+    let policy = "outlierDetection: {consecutive5xxErrors: 2, interval: 200ms, baseEjectionTime: 500ms, \
+                  maxEjectionPercent: 100}";
+    let proxy = Proxy::with(upstream(&[bad.address()], policy, "retries: {}")).workers(2).start();
+    proxy.get("/").send().expect(500);
+    proxy.get("/").send().expect(500);
+    let ejected = proxy.get("/ejected").send().expect(503);
+    assert_eq!(ejected.text(), "no healthy upstream");
+    assert!(proxy.access_line(&["/ejected"]).contains(" 503 UH "), "{}", proxy.output());
+    eventually("it is asked again", seconds(5), || (proxy.get("/").send().status == 200).then_some(()));
+}
+
+#[test]
+fn container_concurrency_one_peaks_at_one_over_four_workers() {
+    let annotations = "autoscaling.knative.dev/max-scale: '1'";
+    let proxy = Proxy::with(yaml::function("one", annotations, "containerConcurrency: 1")).workers(4).start();
+    let ask =
+        |path: &str| proxy.get(path).host("one.default.localhost").timeout(seconds(30)).send().expect(200);
+    together(24, |_| ask("/?delay=20ms"));
+    assert_eq!(ask("/").json()["peak"], 1);
+}
