@@ -11,13 +11,17 @@
 
 mod support;
 
+mod articles;
+mod clients;
 mod examples;
 mod functions;
 mod harness;
 mod headers;
 mod lifecycle;
 mod limits;
+mod observability;
 mod protocols;
+mod reload;
 mod retries;
 mod routing;
 mod smoke;
