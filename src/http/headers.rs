@@ -1,0 +1,272 @@
+//! The request head on its way to the upstream: what belonged to the client's connection goes, what a proxy
+//! owes the next reader comes.
+//!
+//! On the hottest path: guided by [`Seen`], in place, no copy of the map. Runs after routing and before the
+//! route's own header changes; [`super::target`] then addresses the head to its destination.
+
+use super::seen::{Seen, is_folded};
+use super::upgrade::{self, tokens};
+use bytes::Bytes;
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+use std::net::IpAddr;
+
+/// `x-request-id`
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// `x-forwarded-for`
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// `x-forwarded-proto`
+pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// `x-forwarded-client-cert`
+pub const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+/// `keep-alive`
+pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+
+/// A client as the fields name it; made once for a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    address: HeaderValue,
+}
+
+impl Peer {
+    /// From the address of the connection's other end.
+    pub fn new(ip: IpAddr) -> Peer {
+        let text = ip.to_canonical().to_string();
+        // An address is digits, letters, dots and colons.
+        let address = HeaderValue::from_maybe_shared(Bytes::from(text));
+        Peer { address: address.unwrap_or(HeaderValue::from_static("unknown")) }
+    }
+}
+
+/// Who forwards, and from whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// A gateway answers for who the client is; a sidecar passes on what it is told.
+    pub gateway: bool,
+    /// The client.
+    pub peer: &'a Peer,
+    /// Whether the client's connection is encrypted.
+    pub secure: bool,
+    /// What [`super::upgrade::wanted`] found, when the upstream connection can be upgraded.
+    pub upgrade: Option<&'a HeaderValue>,
+}
+
+/// Prepares the fields of a request for any upstream. `seen` is of these fields as they came; `random` makes
+/// the request id if there is none.
+pub fn prepare(headers: &mut HeaderMap, seen: Seen, terms: &Terms<'_>, random: &mut fastrand::Rng) {
+    strip(headers, seen);
+    if seen.any(Seen::TE) {
+        keep_trailers(headers);
+    }
+    if let Some(protocol) = terms.upgrade {
+        upgrade::keep(headers, protocol);
+    }
+    if seen.any(Seen::EXPECT) {
+        // Answered here: hyper says 100 when the body is first asked for.
+        headers.remove(header::EXPECT);
+    }
+    if seen.any(Seen::CLIENT_CERT) {
+        // Only a proxy that saw the certificate may vouch for it.
+        headers.remove(CLIENT_CERT);
+    }
+    if terms.gateway {
+        sanitize(headers, seen);
+        forwarded_for(headers, seen, terms.peer);
+        headers.insert(EXTERNAL_ADDRESS, terms.peer.address.clone());
+    } else if seen.any(Seen::OURS) {
+        remove_where(headers, |name| name.starts_with("x-pilotlight-"));
+    }
+    if terms.gateway || !seen.any(Seen::FORWARDED_PROTO) {
+        let scheme = if terms.secure { "https" } else { "http" };
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    }
+    if !seen.any(Seen::REQUEST_ID) {
+        headers.insert(REQUEST_ID, request_id(random));
+    }
+}
+
+/// Removes what belongs to one connection, and what `Connection` says does, save what no client may take
+/// from the next reader. `te` and `upgrade` go too; who wants them puts them back.
+pub(super) fn strip(headers: &mut HeaderMap, seen: Seen) {
+    if seen.any(Seen::CONNECTION) {
+        let options: SmallVec<[HeaderValue; 2]> = match headers.entry(header::CONNECTION) {
+            Entry::Occupied(entry) => entry.remove_entry_mult().1.collect(),
+            Entry::Vacant(_) => SmallVec::new(),
+        };
+        for option in &options {
+            tokens(option.as_bytes()).for_each(|name| nominated(headers, name));
+        }
+    }
+    if seen.any(Seen::TRANSFER_ENCODING) {
+        headers.remove(header::TRANSFER_ENCODING);
+    }
+    if seen.any(Seen::UPGRADE) {
+        headers.remove(header::UPGRADE);
+    }
+    if seen.any(Seen::HOP) {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, header::PROXY_AUTHORIZATION, HTTP2_SETTINGS] {
+            headers.remove(name);
+        }
+    }
+}
+
+/// One connection option: the field of that name goes with the connection.
+fn nominated(headers: &mut HeaderMap, name: &[u8]) {
+    // The usual options name no field, or one that is dealt with anyway.
+    for usual in ["keep-alive", "close", "upgrade", "te"] {
+        if name.eq_ignore_ascii_case(usual.as_bytes()) {
+            return;
+        }
+    }
+    if let Ok(name) = HeaderName::from_bytes(name)
+        && !is_protected(name.as_str())
+    {
+        headers.remove(name);
+    }
+}
+
+/// Fields that every reader on the way relies on, so that no client can have a proxy drop them.
+pub fn is_protected(name: &str) -> bool {
+    const PREFIXES: [&str; 7] =
+        ["x-forwarded-", "x-envoy-", "x-pilotlight-", "content-", "x-b3-", "grpc-", "sec-websocket-"];
+    const NAMES: [&str; 14] = [
+        "host",
+        "cookie",
+        "set-cookie",
+        "authorization",
+        "x-request-id",
+        "x-real-ip",
+        "forwarded",
+        "via",
+        "traceparent",
+        "tracestate",
+        "b3",
+        "origin",
+        "cache-control",
+        "trailer",
+    ];
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// `te: trailers` is for every hop that can carry trailers, and so for this one; all other codings are not.
+fn keep_trailers(headers: &mut HeaderMap) {
+    let wants = headers.get_all(header::TE).iter().any(|value| {
+        tokens(value.as_bytes()).any(|coding| {
+            let name = coding.split(|byte| *byte == b';').next().unwrap_or_default();
+            name.trim_ascii().eq_ignore_ascii_case(b"trailers")
+        })
+    });
+    if wants {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    } else {
+        headers.remove(header::TE);
+    }
+}
+
+/// What a client outside the mesh may not say: fields by which proxies talk to each other, and names that a
+/// reader who takes `_` for `-` would mistake for them.
+fn sanitize(headers: &mut HeaderMap, seen: Seen) {
+    if seen.any(Seen::ENVOY.with(Seen::OURS).with(Seen::FOLDED)) {
+        remove_where(headers, |name| {
+            name.starts_with("x-envoy-") || name.starts_with("x-pilotlight-") || is_folded(name)
+        });
+    }
+}
+
+/// Removes every field whose name is picked. Rare; collects names, since a map cannot be walked and changed.
+#[cold]
+pub(super) fn remove_where(headers: &mut HeaderMap, pick: impl Fn(&str) -> bool) {
+    let names: SmallVec<[HeaderName; 4]> =
+        headers.keys().filter(|name| pick(name.as_str())).cloned().collect();
+    for name in &names {
+        headers.remove(name);
+    }
+}
+
+/// Appends the client to the list, which becomes one field if it was several.
+fn forwarded_for(headers: &mut HeaderMap, seen: Seen, peer: &Peer) {
+    if !seen.any(Seen::FORWARDED_FOR) {
+        headers.insert(FORWARDED_FOR, peer.address.clone());
+        return;
+    }
+    let mut list = Vec::with_capacity(128);
+    for value in headers.get_all(FORWARDED_FOR) {
+        list.extend_from_slice(value.as_bytes());
+        list.push(b',');
+    }
+    list.extend_from_slice(peer.address.as_bytes());
+    // Made of valid values and commas.
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+}
+
+/// A version 4 UUID.
+fn request_id(random: &mut fastrand::Rng) -> HeaderValue {
+    let bits = random.u128(..) & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let mut text = [b'-'; 36];
+    let mut shift = 128;
+    for (index, byte) in text.iter_mut().enumerate() {
+        if !matches!(index, 8 | 13 | 18 | 23) {
+            shift -= 4;
+            *byte = b"0123456789abcdef"[(bits >> shift) as usize & 0xf];
+        }
+    }
+    // Hexadecimal digits and dashes.
+    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text)).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Several `cookie` fields become one: HTTP/2 splits them for compression, HTTP/1 readers expect one.
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let mut values = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (values.next(), values.next()) else { return };
+    let mut all = Vec::with_capacity(first.len() + second.len() + 64);
+    all.extend_from_slice(first.as_bytes());
+    for value in std::iter::once(second).chain(values) {
+        all.extend_from_slice(b"; ");
+        all.extend_from_slice(value.as_bytes());
+    }
+    // Made of valid values.
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(all)) {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+/// Trailers carry results, not routing or framing: removes what would be believed if it stood in a head.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    let banned = |name: &str| {
+        name.starts_with("x-forwarded-")
+            || name.starts_with("x-envoy-")
+            || name.starts_with("x-pilotlight-")
+            || is_folded(name)
+            || [
+                "host",
+                "content-length",
+                "content-encoding",
+                "content-type",
+                "transfer-encoding",
+                "connection",
+                "keep-alive",
+                "proxy-connection",
+                "te",
+                "trailer",
+                "upgrade",
+                "authorization",
+                "proxy-authorization",
+                "cookie",
+                "set-cookie",
+                "expect",
+            ]
+            .contains(&name)
+    };
+    if trailers.keys().any(|name| banned(name.as_str())) {
+        remove_where(trailers, banned);
+    }
+}
+
+#[cfg(test)]
+#[path = "headers_tests.rs"]
+mod tests;
