@@ -21,8 +21,8 @@ pub struct Authority<'a> {
 impl<'a> Authority<'a> {
     /// Takes an authority apart; `None` if it is not one. The empty text is one: the empty host.
     pub fn parse(text: &'a str) -> Option<Authority<'a>> {
-        let (host, port) = if text.starts_with('[') {
-            let (address, rest) = text[1..].split_once(']')?;
+        let (host, port) = if let Some(open) = text.strip_prefix('[') {
+            let (address, rest) = open.split_once(']')?;
             address.parse::<Ipv6Addr>().ok()?;
             let port = match rest.strip_prefix(':') {
                 Some(port) => port,
