@@ -35,6 +35,14 @@ where
     Ok(())
 }
 
+/// Writes one metric of one row without labels.
+pub(super) fn single<M>(encoder: &mut DescriptorEncoder, name: &str, help: &str, metric: &M) -> fmt::Result
+where
+    M: EncodeMetric + TypedMetric,
+{
+    metric.encode(encoder.encode_descriptor(name, help, None, M::TYPE)?)
+}
+
 /// All of Istio's standard series.
 pub(super) type AllSeries = Shelf<SeriesLabels, Series>;
 

@@ -7,6 +7,7 @@
 pub mod access_log;
 mod exposition;
 mod metrics;
+mod process;
 mod series;
 mod shelf;
 #[cfg(test)]
@@ -43,17 +44,18 @@ pub struct Telemetry {
 impl Telemetry {
     /// For a process of so many workers, numbered from 0.
     pub fn new(workers: usize) -> Arc<Telemetry> {
+        let epoch = Epoch::start();
         let metrics = Metrics::default();
         let series = Arc::new(AllSeries::default());
         let functions = Arc::new(Functions::default());
         let clusters = Arc::new(Clusters::default());
         let mut registry = Registry::default();
         metrics.register(&mut registry);
+        registry.register_collector(Box::new(process::Process::new(epoch)));
         registry.register_collector(Box::new(series.clone()));
         registry.register_collector(Box::new(functions.clone()));
         registry.register_collector(Box::new(clusters.clone()));
         let sinks = Sinks::new(metrics.lines_dropped.clone());
-        let epoch = Epoch::start();
         Arc::new(Telemetry { workers, metrics, series, functions, clusters, registry, epoch, sinks })
     }
 

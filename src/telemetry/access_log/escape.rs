@@ -8,10 +8,15 @@ const fn tame(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
 }
 
+/// Looks at every byte instead of stopping at the first wild one: that can be done many at a time.
+fn all_tame(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |tame_so_far, byte| tame_so_far & tame(*byte))
+}
+
 /// Appends `bytes` to a text line: `"` and `\` with a backslash, control characters and what is not UTF-8
 /// as `\xNN`.
 pub(super) fn text(out: &mut Vec<u8>, bytes: &[u8]) {
-    if bytes.iter().all(|byte| tame(*byte)) {
+    if all_tame(bytes) {
         return out.extend_from_slice(bytes);
     }
     each(
@@ -30,7 +35,7 @@ pub(super) fn text(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Appends `bytes` to a JSON string, without its quotes; what is not UTF-8 becomes U+FFFD.
 pub(super) fn json(out: &mut Vec<u8>, bytes: &[u8]) {
-    if bytes.iter().all(|byte| tame(*byte)) {
+    if all_tame(bytes) {
         return out.extend_from_slice(bytes);
     }
     each(

@@ -9,6 +9,8 @@ mod format;
 mod operator;
 mod render;
 mod sink;
+#[cfg(test)]
+mod tests;
 mod time;
 
 pub use format::{Encoding, Format, FormatError};

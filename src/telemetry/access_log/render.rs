@@ -6,7 +6,7 @@ use super::operator::{End, GRPC, GrpcForm, Operator, Part as AddressPart, Source
 use super::time::Epoch;
 use crate::record::Record;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Appends one line.
 pub(super) fn line(parts: &[Part], record: &Record, epoch: Epoch, out: &mut Vec<u8>) {
@@ -55,6 +55,7 @@ trait Values {
             }
             Operator::Protocol => self.text(Some(record.protocol.as_str())),
             Operator::ResponseCode => self.number(record.status.into()),
+            Operator::Flags if record.flags.is_empty() => self.text(Some("-")),
             Operator::Flags => self.harmless(|out| print(out, record.flags)),
             Operator::FlagsLong if record.flags.is_empty() => self.text(Some("-")),
             Operator::FlagsLong => self.harmless(|out| {
@@ -87,7 +88,7 @@ impl Values for Text<'_> {
         self.0.push(b'-');
     }
     fn number(&mut self, value: u64) {
-        self.0.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        digits(self.0, value);
     }
     fn bytes(&mut self, value: &[u8]) {
         escape::text(self.0, value);
@@ -105,7 +106,7 @@ impl Values for Json<'_> {
         self.0.extend_from_slice(b"null");
     }
     fn number(&mut self, value: u64) {
-        Text(self.0).number(value);
+        digits(self.0, value);
     }
     fn bytes(&mut self, value: &[u8]) {
         self.harmless(|out| escape::json(out, value));
@@ -125,7 +126,7 @@ impl Values for Inside<'_> {
         self.0.push(b'-');
     }
     fn number(&mut self, value: u64) {
-        Text(self.0).number(value);
+        digits(self.0, value);
     }
     fn bytes(&mut self, value: &[u8]) {
         escape::json(self.0, value);
@@ -133,6 +134,10 @@ impl Values for Inside<'_> {
     fn harmless(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(self.0);
     }
+}
+
+fn digits(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 fn print(out: &mut Vec<u8>, value: impl std::fmt::Display) {
@@ -163,10 +168,10 @@ fn header<V: Values + ?Sized>(
                 None => continue,
             },
             Source::Status if record.status != 0 => {
-                return values.harmless(|out| print(out, record.status));
+                return values.harmless(|out| digits(out, record.status.into()));
             }
             Source::ServiceTime => match record.service_time {
-                Some(time) => return values.harmless(|out| print(out, time.as_millis())),
+                Some(time) => return values.harmless(|out| digits(out, time.as_millis() as u64)),
                 None => continue,
             },
             Source::Status | Source::Nothing => continue,
@@ -197,8 +202,28 @@ fn at(end: End, record: &Record) -> Option<SocketAddr> {
 fn address<V: Values + ?Sized>(values: &mut V, address: Option<SocketAddr>, part: AddressPart) {
     let Some(address) = address else { return values.nothing() };
     match part {
-        AddressPart::Whole => values.harmless(|out| print(out, address)),
-        AddressPart::Host => values.harmless(|out| print(out, address.ip())),
+        AddressPart::Whole => values.harmless(|out| match address.ip() {
+            IpAddr::V4(ip) => {
+                dotted(out, ip);
+                out.push(b':');
+                digits(out, address.port().into());
+            }
+            IpAddr::V6(_) => print(out, address),
+        }),
+        AddressPart::Host => values.harmless(|out| match address.ip() {
+            IpAddr::V4(ip) => dotted(out, ip),
+            IpAddr::V6(ip) => print(out, ip),
+        }),
         AddressPart::Port => values.number(address.port().into()),
+    }
+}
+
+/// As `Display` writes it, without the formatter: four of these are in every line.
+fn dotted(out: &mut Vec<u8>, ip: Ipv4Addr) {
+    for (nth, octet) in ip.octets().into_iter().enumerate() {
+        if nth > 0 {
+            out.push(b'.');
+        }
+        digits(out, octet.into());
     }
 }

@@ -10,10 +10,11 @@ use prometheus_client::metrics::counter::Counter;
 use rustix::event::{PollFd, PollFlags};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 
 /// Batches on their way; each is about 16 KiB.
 const QUEUE: usize = 64;
@@ -52,7 +53,11 @@ impl Target {
             Target::Stderr => {
                 Ok(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), BEYOND_STANDARD)?.into())
             }
-            Target::File(path) => OpenOptions::new().append(true).create(true).open(path),
+            // A pipe without a reader is an error, not a wait.
+            Target::File(path) => {
+                let no_wait = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+                OpenOptions::new().append(true).create(true).custom_flags(no_wait).open(path)
+            }
         }
     }
 }
@@ -84,7 +89,7 @@ impl Sink {
     ///
     /// # Errors
     /// The file cannot be opened or no thread started. Standard output may be closed: then lines are dropped.
-    fn start(target: Target, dropped: Counter) -> io::Result<Sink> {
+    fn start(target: Target, dropped: Counter) -> io::Result<(Sink, JoinHandle<()>)> {
         let file = match (target.open(), &target) {
             (Err(error), Target::File(_)) => return Err(error),
             (file, _) => file.ok(),
@@ -97,8 +102,9 @@ impl Sink {
             dropped: dropped.clone(),
             complained: false,
         };
-        std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run(&batches))?;
-        Ok(Sink { target, queue, dropped })
+        let thread = std::thread::Builder::new().name("access-log".into());
+        let thread = thread.spawn(move || writer.run(&batches))?;
+        Ok((Sink { target, queue, dropped }, thread))
     }
 
     /// Hands a batch over and leaves an empty one; a full queue drops it.
@@ -139,10 +145,10 @@ fn drop_lines(dropped: &Counter, lost: Message) {
     }
 }
 
-/// Every sink that somebody holds, one for each target.
+/// Every sink whose thread still runs, at most one that is held for each target.
 #[derive(Debug)]
 pub(in crate::telemetry) struct Sinks {
-    open: Mutex<Vec<Weak<Sink>>>,
+    open: Mutex<Vec<(Weak<Sink>, JoinHandle<()>)>>,
     dropped: Counter,
 }
 
@@ -154,18 +160,29 @@ impl Sinks {
     /// The sink of this target, started if there is none.
     pub(in crate::telemetry) fn open(&self, target: Target) -> io::Result<Arc<Sink>> {
         let mut open = self.open.lock();
-        open.retain(|sink| sink.strong_count() > 0);
-        if let Some(sink) = open.iter().filter_map(Weak::upgrade).find(|sink| sink.target == target) {
+        open.retain(|(_, thread)| !thread.is_finished());
+        if let Some(sink) = open.iter().filter_map(|(sink, _)| sink.upgrade()).find(|it| it.target == target)
+        {
             return Ok(sink);
         }
-        let sink = Arc::new(Sink::start(target, self.dropped.clone())?);
-        open.push(Arc::downgrade(&sink));
+        let (sink, thread) = Sink::start(target, self.dropped.clone())?;
+        let sink = Arc::new(sink);
+        open.push((Arc::downgrade(&sink), thread));
         Ok(sink)
     }
 
+    /// Waits until everything is written, also by threads whose sink nobody holds any more.
     pub(in crate::telemetry) fn flush(&self, deadline: Instant) {
-        let open: Vec<_> = self.open.lock().iter().filter_map(Weak::upgrade).collect();
-        open.iter().for_each(|sink| sink.flush(deadline));
+        for (sink, thread) in self.open.lock().iter() {
+            match sink.upgrade() {
+                Some(sink) => sink.flush(deadline),
+                None => {
+                    while !thread.is_finished() && clock::now() < deadline {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                }
+            }
+        }
     }
 }
 

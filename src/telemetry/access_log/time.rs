@@ -21,6 +21,11 @@ impl Epoch {
         Epoch { at, since_1970: wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() }
     }
 
+    /// The moment itself, since 1970.
+    pub fn since_1970(&self) -> Duration {
+        self.since_1970
+    }
+
     /// `at` as the time since 1970, in UTC.
     pub fn wall(&self, at: Instant) -> Duration {
         match at.checked_duration_since(self.at) {
