@@ -1,0 +1,286 @@
+//! What the steps of an exchange cost, one by one, in nanoseconds: finding the route, preparing headers, picking an
+//! endpoint, waiting for one.
+//!
+//! `cargo bench --bench micro [FILTER]`. The whole path is measured by `hop`; this says where a change of it comes
+//! from. No step here opens a socket.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use divan::{Bencher, black_box};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
+use pilotlight::activator::{Bell, Hold, HoldLimits, Parked, Ticket};
+use pilotlight::clock;
+use pilotlight::cluster::{Endpoint, Members, Rng, Taken};
+use pilotlight::route::{Facts, Head, HeaderChange, Hosts, Matcher, PathChange, Side, Split};
+use proxy_config::model::{Balance, Match, MessageOps, PathRewrite, StringMatch};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() {
+    divan::main();
+}
+
+/// The fields of a request as a browser behind a gateway sends it.
+fn fields() -> HeaderMap {
+    let fields = [
+        ("host", "shop.example.com"),
+        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+        ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+        ("accept-language", "en-GB,en;q=0.5"),
+        ("accept-encoding", "gzip, deflate, br, zstd"),
+        ("cookie", "session=0123456789abcdef; theme=dark"),
+        ("x-request-id", "8f14e45f-ceea-467f-a0e6-1c3c2b4d5e6f"),
+        ("x-version", "canary"),
+        ("connection", "keep-alive"),
+    ];
+    let field = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+    fields.into_iter().map(field).collect()
+}
+
+fn head(headers: &HeaderMap) -> Head<'_> {
+    Head {
+        method: &Method::GET,
+        path: "/api/orders/4711",
+        query: Some("page=2&size=50"),
+        authority: "shop.example.com",
+        scheme: "http",
+        headers,
+    }
+}
+
+mod route_matching {
+    use super::*;
+
+    /// Routes of which only the last holds.
+    fn routes(count: usize, condition: impl Fn(usize) -> Match) -> Vec<Matcher> {
+        let last = Match { uri: Some(StringMatch::Prefix("/api/".into())), ..Match::default() };
+        let others = (1..count).map(condition);
+        others.chain([last]).map(|wanted| Matcher::compile(&wanted).expect("a lawful match")).collect()
+    }
+
+    fn find(bencher: Bencher, routes: &[Matcher]) {
+        let headers = fields();
+        bencher.bench_local(|| {
+            let head = head(black_box(&headers));
+            routes.iter().position(|route| route.matches(&head)).expect("the last one")
+        });
+    }
+
+    #[divan::bench(args = [1, 10, 100])]
+    fn the_last_of_prefixes(bencher: Bencher, count: usize) {
+        let prefix = |n| StringMatch::Prefix(format!("/api/orders{n}/"));
+        find(bencher, &routes(count, |n| Match { uri: Some(prefix(n)), ..Match::default() }));
+    }
+
+    #[divan::bench(args = [10, 100])]
+    fn the_last_of_regexes(bencher: Bencher, count: usize) {
+        let regex = |n| StringMatch::Regex(format!("/api/v{n}/[a-z]+/[0-9]+"));
+        find(bencher, &routes(count, |n| Match { uri: Some(regex(n)), ..Match::default() }));
+    }
+
+    #[divan::bench(args = [10, 100])]
+    fn the_last_of_header_conditions(bencher: Bencher, count: usize) {
+        let header = |n| vec![("x-version".to_owned(), StringMatch::Exact(format!("v{n}")))];
+        find(bencher, &routes(count, |n| Match { headers: header(n), ..Match::default() }));
+    }
+
+    #[divan::bench]
+    fn a_canary_by_header_regex_and_query(bencher: Bencher) {
+        let wanted = Match {
+            uri: Some(StringMatch::Regex("/api/orders/[0-9]+".into())),
+            headers: vec![("x-version".into(), StringMatch::Exact("canary".into()))],
+            query: vec![("size".into(), StringMatch::Exact("50".into()))],
+            ..Match::default()
+        };
+        find(bencher, &[Matcher::compile(&wanted).expect("a lawful match")]);
+    }
+
+    #[divan::bench(args = ["host500.example.com", "Host500.Example.COM", "a.b.wild.example.com", "other.test"])]
+    fn a_host_among_a_thousand(bencher: Bencher, host: &str) {
+        let exact = (0..1000).map(|n| ([format!("host{n}.example.com")], n));
+        let wild = [(["*.wild.example.com".to_owned()], 1000), (["*".to_owned()], 1001)];
+        let hosts = Hosts::new(exact.chain(wild));
+        bencher.bench_local(|| hosts.find(black_box(host)).copied());
+    }
+
+    #[divan::bench]
+    fn a_split_of_three(bencher: Bencher) {
+        let split = Split::compile(&[80, 15, 5]).expect("lawful weights");
+        let mut rng = Rng::with_seed(1);
+        bencher.bench_local(|| split.pick(rng.u64(..)));
+    }
+}
+
+mod header_preparation {
+    use super::*;
+
+    fn facts() -> Facts<'static> {
+        Facts {
+            downstream_remote: SocketAddr::from(([10, 0, 0, 7], 54321)),
+            downstream_local: SocketAddr::from(([10, 0, 0, 1], 8080)),
+            protocol: Version::HTTP_11,
+            started: clock::wall(),
+            hostname: "node",
+            method: &Method::GET,
+            target: "/api/orders/4711?page=2&size=50",
+            authority: "shop.example.com",
+            scheme: "http",
+            request: None,
+            upstream_host: None,
+            upstream_cluster: None,
+            status: None,
+        }
+    }
+
+    fn change(bencher: Bencher, ops: &MessageOps) {
+        let change = HeaderChange::compile(ops, Side::Request).expect("lawful changes");
+        let (headers, facts) = (fields(), facts());
+        bencher.with_inputs(|| headers.clone()).bench_local_values(|mut headers| {
+            change.apply(&mut headers, &facts);
+            headers
+        });
+    }
+
+    fn pair(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[divan::bench]
+    fn no_change(bencher: Bencher) {
+        change(bencher, &MessageOps::default());
+    }
+
+    #[divan::bench]
+    fn one_set_one_added_one_removed(bencher: Bencher) {
+        let ops = MessageOps {
+            set: vec![pair("x-version", "v2")],
+            add: vec![pair("x-route", "canary")],
+            remove: vec!["cookie".into()],
+        };
+        change(bencher, &ops);
+    }
+
+    #[divan::bench]
+    fn a_value_filled_from_the_exchange(bencher: Bencher) {
+        let value = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %PROTOCOL% %REQ(x-request-id)%";
+        change(bencher, &MessageOps { set: vec![pair("x-from", value)], ..MessageOps::default() });
+    }
+
+    #[divan::bench]
+    fn a_path_prefix_rewritten(bencher: Bencher) {
+        let wanted = PathRewrite::Prefix { from_len: "/api".len(), with: "/v2".into() };
+        let rewrite = PathChange::compile(&wanted).expect("a lawful rewrite");
+        let target = "/api/orders/4711?page=2&size=50".parse().expect("a lawful target");
+        bencher.bench_local(|| rewrite.apply(black_box(&target)));
+    }
+}
+
+mod pick {
+    use super::*;
+
+    fn members(count: u16) -> Arc<Members> {
+        let members = Members::given("bench".into());
+        let all: Vec<_> = (1..=count).map(|port| (SocketAddr::from(([127, 0, 0, 1], port)), 1)).collect();
+        members.replace(&all);
+        members
+    }
+
+    fn take(bencher: Bencher, count: u16, balance: Balance) {
+        let members = members(count);
+        let mut rng = Rng::with_seed(1);
+        bencher.bench_local(|| members.take(balance, None, &mut rng, &[]).expect("a free member"));
+    }
+
+    #[divan::bench(args = [1, 3, 100])]
+    fn least_request(bencher: Bencher, count: u16) {
+        take(bencher, count, Balance::LeastRequest);
+    }
+
+    #[divan::bench(args = [3, 100])]
+    fn round_robin(bencher: Bencher, count: u16) {
+        take(bencher, count, Balance::RoundRobin);
+    }
+
+    #[divan::bench(args = [3, 100])]
+    fn random(bencher: Bencher, count: u16) {
+        take(bencher, count, Balance::Random);
+    }
+
+    /// A running function with a limit: nobody waits, so nobody parks.
+    #[divan::bench]
+    fn of_a_running_function(bencher: Bencher) {
+        let hold = Hold::new(HoldLimits::default(), Arc::new(Bell::new()));
+        let members = Members::started("bench".into(), hold);
+        for port in 1..=3 {
+            members.insert(Endpoint::new(SocketAddr::from(([127, 0, 0, 1], port)), "i".into(), 1, 10));
+        }
+        let mut rng = Rng::with_seed(1);
+        bencher.bench_local(|| match members.take_or_wait(Balance::LeastRequest, None, &mut rng, &[], 0) {
+            Ok(Taken::Slot(slot)) => slot,
+            Ok(Taken::Wait(_)) | Err(_) => unreachable!("every place was given back"),
+        });
+    }
+}
+
+mod park {
+    use super::*;
+
+    fn hold() -> Arc<Hold<u32>> {
+        Hold::new(HoldLimits::default(), Arc::new(Bell::new()))
+    }
+
+    fn wait(hold: &Arc<Hold<u32>>) -> Ticket<u32> {
+        match hold.park(clock::now(), 0, || None) {
+            Ok(Parked::Wait(ticket)) => ticket,
+            Ok(Parked::Now(_)) | Err(_) => unreachable!("there is nothing to grant, and room in the queue"),
+        }
+    }
+
+    fn look(ticket: &mut Ticket<u32>) -> bool {
+        matches!(Pin::new(ticket).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(_)))
+    }
+
+    /// Parked, looked at, granted, taken: a whole wait behind so many others.
+    #[divan::bench(args = [0, 1000])]
+    fn in_and_out_of_a_line_of(bencher: Bencher, others: usize) {
+        let hold = hold();
+        let mut line: std::collections::VecDeque<_> = (0..others).map(|_| wait(&hold)).collect();
+        bencher.bench_local(|| {
+            let mut ticket = wait(&hold);
+            look(&mut ticket);
+            line.push_back(ticket);
+            let mut left = 1;
+            hold.offer(|| (std::mem::take(&mut left) == 1).then_some(7));
+            let mut oldest = line.pop_front().expect("the one just added, at least");
+            assert!(look(&mut oldest));
+        });
+    }
+
+    /// The client went away before its turn.
+    #[divan::bench]
+    fn leave_from_the_end_of_a_line_of_1000(bencher: Bencher) {
+        let hold = hold();
+        let _line: Vec<_> = (0..1000).map(|_| wait(&hold)).collect();
+        bencher.bench_local(|| drop(wait(&hold)));
+    }
+
+    /// 200 that wait are all served by one offer.
+    #[divan::bench]
+    fn a_burst_of_200(bencher: Bencher) {
+        let hold = hold();
+        bencher.bench_local(|| {
+            let mut tickets: Vec<_> = (0..200).map(|_| wait(&hold)).collect();
+            let mut left = 200;
+            hold.offer(|| {
+                left -= 1;
+                Some(left)
+            });
+            assert!(tickets.iter_mut().all(look));
+        });
+    }
+}
