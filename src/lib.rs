@@ -21,9 +21,10 @@ pub mod snapshot;
 // the exchange's path
 pub mod proxy;
 pub mod upstream;
+// instances: started and stopped
+pub mod driver;
 // threads
 pub mod control;
-pub mod driver;
 pub mod worker;
 // assembly
 pub mod cli;

@@ -24,6 +24,6 @@ fn main() -> ExitCode {
         }
         Command::Check(_) => ExitCode::SUCCESS,
         Command::Echo(args) => pilotlight::cli::echo::run(args),
-        Command::Watchdog => ExitCode::FAILURE,
+        Command::Watchdog => pilotlight::driver::watchdog::run(),
     }
 }

@@ -1,3 +1,5 @@
+//! Order, bounds, leaving, ringing; and threads that try to lose a wake-up.
+
 use super::*;
 use crate::clock::{self, Duration, Instant};
 use crate::fault::Kind;

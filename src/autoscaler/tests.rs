@@ -1,3 +1,5 @@
+//! Plans as tables, and windows with a clock that is wound by hand.
+
 use super::*;
 use crate::clock;
 

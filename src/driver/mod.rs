@@ -1,1 +1,101 @@
-//! (to come)
+//! Drivers: what starts and stops instances.
+//!
+//! The scaler decides and orders; a driver carries out and tells by events what became of it. It never
+//! decides how many there are, never restarts anything on its own and never sees a request.
+
+mod launch;
+mod output;
+mod port;
+pub mod process;
+mod ready;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod watchdog;
+
+pub use launch::Surroundings;
+
+use crate::clock::Duration;
+use proxy_config::model::Revision;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Names an instance within this process; never used again.
+pub type InstanceId = u64;
+
+/// An instance that should be.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// How events name it.
+    pub id: InstanceId,
+    /// How people name it: `hello-00001/1`.
+    pub name: Arc<str>,
+    /// What it runs.
+    pub revision: Arc<Revision>,
+}
+
+/// What happened to an instance.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// It runs.
+    Started {
+        /// Which.
+        instance: InstanceId,
+        /// Its process, where it is one of this host.
+        pid: Option<u32>,
+    },
+    /// Its port accepts connections.
+    Listening {
+        /// Which.
+        instance: InstanceId,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// It is gone, with everything it started. The last event of each order.
+    Exited {
+        /// Which.
+        instance: InstanceId,
+        /// How it ended.
+        exit: Exit,
+    },
+}
+
+/// How an instance ended, and the last it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// How.
+    pub how: How,
+    /// The last lines of its standard error, oldest first.
+    pub stderr: Vec<String>,
+}
+
+/// How an instance ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It exited with this status.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+    /// It could not be started: why.
+    NotStarted(String),
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            How::Code(code) => write!(f, "exited with status {code}"),
+            How::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            How::NotStarted(why) => write!(f, "could not be started: {why}"),
+        }
+    }
+}
+
+/// Starts and stops instances. Calls return at once; events follow on the channel that the driver was
+/// made with.
+pub trait Driver: Send {
+    /// Starts an instance. `Exited` follows in any case, sooner or later.
+    fn start(&mut self, order: Order);
+
+    /// Asks an instance to end, and ends it after `grace`. Asked again, the shorter grace counts.
+    fn stop(&mut self, instance: InstanceId, grace: Duration);
+}

@@ -1,0 +1,69 @@
+//! A free port on the loopback address for a new instance.
+//!
+//! Chosen below the range from which the kernel takes source ports, where that leaves room: a port from
+//! within it could be taken by any outgoing connection between the choice and the instance's own bind, and
+//! a probe of it could even connect to itself.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+
+/// Below are the ports that well-known services use.
+const LOWEST: u16 = 20_000;
+const TRIES: usize = 64;
+
+/// A port that nobody listens on and that is not in `taken`.
+///
+/// # Errors
+/// No port could be bound at all.
+pub(super) fn free(taken: &HashSet<u16>) -> io::Result<u16> {
+    let below = lowest_source_port();
+    if below > LOWEST + 1_000 {
+        for _ in 0..TRIES {
+            let port = fastrand::u16(LOWEST..below);
+            if !taken.contains(&port) && bind(port).is_ok() {
+                return Ok(port);
+            }
+        }
+    }
+    let mut last = bind(0)?;
+    for _ in 0..TRIES {
+        if !taken.contains(&last) {
+            break;
+        }
+        last = bind(0)?;
+    }
+    Ok(last)
+}
+
+/// Binds and lets go again. On every address: an instance may listen on more than the loopback one.
+fn bind(port: u16) -> io::Result<u16> {
+    let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;
+    Ok(listener.local_addr()?.port())
+}
+
+fn lowest_source_port() -> u16 {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_free_and_differ_from_those_that_are_taken() {
+        let mut taken = HashSet::new();
+        for _ in 0..200 {
+            let port = free(&taken).unwrap();
+            assert!(taken.insert(port), "{port} twice");
+            bind(port).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_port_that_somebody_listens_on_is_not_given() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(bind(listener.local_addr().unwrap().port()).is_err());
+    }
+}

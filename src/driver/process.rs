@@ -1,0 +1,277 @@
+//! Instances as local processes.
+//!
+//! Each has a process group and a port of its own. It is spawned and minded on the control thread, its
+//! port is watched by `ready`, its output goes through `output`, and `watchdog` ends it should the proxy
+//! die. The end of its first process is the end of the instance: what is left of the group is killed, and
+//! nothing stays a zombie.
+
+use super::launch::{self, Surroundings};
+use super::output::{Output, Stream, Tail};
+use super::ready::Ready;
+use super::watchdog::Watchdog;
+use super::{Driver, Event, Exit, How, InstanceId, Order, port};
+use crate::clock::{self, Duration};
+use parking_lot::Mutex;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Child;
+use std::sync::Arc;
+use tokio::io::{Interest, unix::AsyncFd};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
+
+/// How long the last lines of an instance that ended are waited for.
+const LAST_LINES: Duration = Duration::from_millis(200);
+/// Between signals to a group that was killed and has not ended.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Between looks for the end of a process where the kernel cannot tell of it.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What local processes are started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What they find around them.
+    pub around: Surroundings,
+    /// The command of the watchdog.
+    pub watchdog: Vec<OsString>,
+}
+
+impl Settings {
+    /// Those of this process; functions reach each other through `mesh`.
+    ///
+    /// # Errors
+    /// The system does not say which executable this is.
+    pub fn here(mesh: Option<SocketAddr>) -> io::Result<Settings> {
+        let around = Surroundings::here(mesh)?;
+        let watchdog = vec![around.executable.clone().into(), "watchdog".into()];
+        Ok(Settings { around, watchdog })
+    }
+}
+
+/// Starts and stops local processes. Lives on the control thread, in its runtime.
+#[derive(Debug)]
+pub struct Processes {
+    settings: Settings,
+    /// At most three events an instance, and instances are bounded.
+    events: UnboundedSender<Event>,
+    /// None until the first instance.
+    tools: Option<Tools>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug)]
+struct Tools {
+    ready: Arc<Ready>,
+    output: Output,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    live: HashMap<InstanceId, Live>,
+    ports: HashSet<u16>,
+    watchdog: Option<Watchdog>,
+}
+
+#[derive(Debug)]
+struct Live {
+    group: Pid,
+    stop: UnboundedSender<Duration>,
+}
+
+impl Processes {
+    /// A driver that tells what happens on `events`. Threads and the watchdog start with the first
+    /// instance.
+    pub fn new(settings: Settings, events: UnboundedSender<Event>) -> Processes {
+        Processes { settings, events, tools: None, shared: Arc::default() }
+    }
+
+    fn tools(&mut self) -> io::Result<&Tools> {
+        if self.tools.is_none() {
+            let events = self.events.clone();
+            // A receiver that is gone needs no events.
+            let opened = move |instance, address| {
+                let _ = events.send(Event::Listening { instance, address });
+            };
+            let tools = Tools { ready: Arc::new(Ready::new(opened)?), output: Output::start()? };
+            self.shared.lock().watchdog = Some(Watchdog::start(self.settings.watchdog.clone())?);
+            self.tools = Some(tools);
+        }
+        self.tools.as_ref().ok_or_else(|| io::Error::other("no tools"))
+    }
+
+    fn spawn(&mut self, order: &Order) -> Result<(), String> {
+        let around = self.settings.around.clone();
+        let (shared, events) = (self.shared.clone(), self.events.clone());
+        let tools = self.tools().map_err(|error| format!("the driver cannot work: {error}"))?;
+        let port =
+            port::free(&shared.lock().ports).map_err(|error| format!("no port can be bound: {error}"))?;
+        let mut command = launch::command(&order.revision, port, &around)?;
+        let mut child = command.spawn().map_err(|error| {
+            let directory = order.revision.directory.display();
+            format!("{} in {directory}: {error}", command.get_program().display())
+        })?;
+        let group = Pid::from_child(&child);
+        let (stop, stops) = unbounded_channel();
+        {
+            let mut shared = shared.lock();
+            if let Some(watchdog) = &mut shared.watchdog {
+                watchdog.began(group);
+            }
+            shared.ports.insert(port);
+            shared.live.insert(order.id, Live { group, stop });
+        }
+        let tail = Tail::default();
+        let mut pumps = tokio::task::JoinSet::new();
+        if let Some(pipe) = receiver(child.stdout.take().map(OwnedFd::from)) {
+            pumps.spawn(tools.output.pump(pipe, Stream::Out, &order.name, None));
+        }
+        if let Some(pipe) = receiver(child.stderr.take().map(OwnedFd::from)) {
+            pumps.spawn(tools.output.pump(pipe, Stream::Err, &order.name, Some(tail.clone())));
+        }
+        // A receiver that is gone needs no events, here and below.
+        let _ = events.send(Event::Started { instance: order.id, pid: Some(child.id()) });
+        tools.ready.watch(order.id, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let mind = Mind {
+            id: order.id,
+            group,
+            port,
+            child,
+            shared,
+            events,
+            ready: tools.ready.clone(),
+            pumps,
+            tail,
+        };
+        tokio::spawn(mind.run(stops));
+        Ok(())
+    }
+}
+
+impl Driver for Processes {
+    fn start(&mut self, order: Order) {
+        if let Err(why) = self.spawn(&order) {
+            let exit = Exit { how: How::NotStarted(why), stderr: Vec::new() };
+            let _ = self.events.send(Event::Exited { instance: order.id, exit });
+        }
+    }
+
+    fn stop(&mut self, instance: InstanceId, grace: Duration) {
+        if let Some(live) = self.shared.lock().live.get(&instance) {
+            // Its task has just seen the end of it: as good.
+            let _ = live.stop.send(grace);
+        }
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for live in self.shared.lock().live.values() {
+            kill(live.group, Signal::KILL);
+        }
+    }
+}
+
+fn receiver(pipe: Option<OwnedFd>) -> Option<pipe::Receiver> {
+    pipe.and_then(|fd| pipe::Receiver::from_owned_fd(fd).ok())
+}
+
+/// A group that is gone already needs no signal.
+fn kill(group: Pid, signal: Signal) {
+    let _ = kill_process_group(group, signal);
+}
+
+/// One instance, from spawn to end.
+struct Mind {
+    id: InstanceId,
+    group: Pid,
+    port: u16,
+    child: Child,
+    shared: Arc<Mutex<Shared>>,
+    events: UnboundedSender<Event>,
+    ready: Arc<Ready>,
+    pumps: tokio::task::JoinSet<()>,
+    tail: Tail,
+}
+
+impl Mind {
+    async fn run(mut self, mut stops: UnboundedReceiver<Duration>) {
+        let pidfd = end_of(self.group);
+        let mut kill_at: Option<Instant> = None;
+        loop {
+            let late = async {
+                match kill_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = ended(&mut self.child, pidfd.as_ref()) => break,
+                Some(grace) = stops.recv() => {
+                    if kill_at.is_none() {
+                        kill(self.group, Signal::TERM);
+                    }
+                    let at = Instant::from_std(clock::now() + grace);
+                    kill_at = Some(kill_at.map_or(at, |before| before.min(at)));
+                }
+                () = late => {
+                    kill(self.group, Signal::KILL);
+                    // What a signal cannot end at once (a wait for a disk) is signalled again.
+                    kill_at = Some(Instant::from_std(clock::now() + AGAIN));
+                }
+            }
+        }
+        drop(pidfd);
+        self.finish().await;
+    }
+
+    async fn finish(mut self) {
+        self.ready.forget(self.id);
+        // The first process is a zombie until it is waited for, so the number still means this group.
+        kill(self.group, Signal::KILL);
+        {
+            let mut shared = self.shared.lock();
+            shared.live.remove(&self.id);
+            if let Some(watchdog) = &mut shared.watchdog {
+                watchdog.ended(self.group);
+            }
+        }
+        let how = match self.child.wait() {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => How::Code(code),
+                (None, signal) => How::Signal(signal.unwrap_or(0)),
+            },
+            Err(error) => How::NotStarted(error.to_string()),
+        };
+        let all = async { while self.pumps.join_next().await.is_some() {} };
+        // Whoever else holds the pipes open left the group, and is not waited for.
+        let _ = tokio::time::timeout(LAST_LINES, all).await;
+        self.shared.lock().ports.remove(&self.port);
+        let exit = Exit { how, stderr: self.tail.lines() };
+        let _ = self.events.send(Event::Exited { instance: self.id, exit });
+    }
+}
+
+/// Something that becomes readable when the process ends; none where the kernel has no such thing.
+fn end_of(process: Pid) -> Option<AsyncFd<OwnedFd>> {
+    let pidfd = pidfd_open(process, PidfdFlags::NONBLOCK).ok()?;
+    // SAFETY: an `OwnedFd` is always the same descriptor, and open until it is dropped.
+    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.ok()
+}
+
+/// Waits until the process has ended; it is not yet waited for in the system's sense.
+async fn ended(child: &mut Child, pidfd: Option<&AsyncFd<OwnedFd>>) {
+    if let Some(pidfd) = pidfd
+        && pidfd.readable().await.is_ok()
+    {
+        return;
+    }
+    while matches!(child.try_wait(), Ok(None)) {
+        tokio::time::sleep(LOOK).await;
+    }
+}
