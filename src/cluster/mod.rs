@@ -42,3 +42,20 @@ pub struct Cluster {
     /// Counts against `limits`, exact over all workers.
     pub gate: Arc<Gate>,
 }
+
+impl Cluster {
+    /// A cluster without a description: HTTP/1.1, no limits, no ejection.
+    pub fn passthrough(name: &str, members: Arc<Members>, gate: Arc<Gate>) -> Cluster {
+        Cluster {
+            name: name.into(),
+            protocol: Protocol::Http1,
+            balance: Balance::Random,
+            limits: Limits::default(),
+            outlier: None,
+            function_timeout: None,
+            local: false,
+            members,
+            gate,
+        }
+    }
+}

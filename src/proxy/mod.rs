@@ -1,1 +1,107 @@
-//! (to come)
+//! One exchange's way through the proxy, whatever its direction.
+//!
+//! Around it stand three layers: observe (the record opens, the snapshot is taken), rescue (a fault becomes
+//! an answer), admit (drain and ceilings). Inside is one screen of plain code, `forward`: find the route,
+//! choose the destination, prepare the head, then slot, lease, send, until an answer or a verdict.
+
+mod admit;
+mod answer;
+mod attempt;
+mod body;
+mod closing;
+mod deadline;
+mod forward;
+mod observe;
+mod passthrough;
+mod prepare;
+mod rescue;
+mod retry;
+mod tunnel;
+
+pub use admit::Admit;
+pub use body::ResponseBody;
+pub use closing::Closing;
+pub use forward::{Exchange, Failed, Forward};
+pub use observe::Observe;
+pub use passthrough::Passthrough;
+pub use rescue::Rescue;
+
+use crate::cluster::Rng;
+use crate::drain::{Counter, Drain};
+use crate::http::headers::Peer;
+use crate::record::Direction;
+use crate::snapshot::{Reader, Snapshot};
+use crate::telemetry::{self, Telemetry};
+use crate::upstream::Pools;
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use tower::ServiceBuilder;
+
+/// What the exchanges of one worker share; nothing of it leaves the worker's thread.
+#[derive(Debug)]
+pub struct Local {
+    /// The worker's number.
+    pub index: usize,
+    /// The snapshot in force.
+    pub snapshots: RefCell<Reader>,
+    /// Upstream connections.
+    pub pools: Rc<Pools>,
+    /// Process metrics.
+    pub telemetry: Arc<Telemetry>,
+    /// This worker's access log lines.
+    pub log: telemetry::Worker,
+    /// For choices.
+    pub rng: RefCell<Rng>,
+    /// The end of the process.
+    pub drain: Arc<Drain>,
+    /// This worker's exchanges in flight.
+    pub counter: Counter,
+    /// Clusters made up for unknown hosts that may be dialled.
+    pub passthrough: Passthrough,
+    /// This machine's name, for header templates.
+    pub hostname: Box<str>,
+    /// Exchanges of one worker at once, at most.
+    pub max_exchanges: usize,
+}
+
+impl Local {
+    /// The snapshot in force.
+    #[inline]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow_mut().current().clone()
+    }
+}
+
+/// What all exchanges of one client connection have in common.
+#[derive(Debug)]
+pub struct Connection {
+    /// The worker.
+    pub local: Rc<Local>,
+    /// The listener's number in snapshots.
+    pub listener: usize,
+    /// Which side of the service the listener stands on.
+    pub direction: Direction,
+    /// The client.
+    pub remote: SocketAddr,
+    /// Where it reached us.
+    pub address: SocketAddr,
+    /// The client, as header fields name it.
+    pub peer: Peer,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+}
+
+/// The layers and the spine, for one client connection.
+pub type Stack = Observe<Rescue<Admit<Forward>>>;
+
+/// Builds the stack of one client connection.
+pub fn stack(connection: Rc<Connection>) -> Stack {
+    ServiceBuilder::new()
+        .layer(Observe::layer(connection.clone()))
+        .layer(tower::layer::layer_fn(Rescue::new))
+        .layer(tower::layer::layer_fn(Admit::new))
+        .service(Forward::new(connection))
+}
+

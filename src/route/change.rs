@@ -27,6 +27,11 @@ pub struct HeaderChange {
 }
 
 impl HeaderChange {
+    /// Changes nothing.
+    pub fn none(side: Side) -> HeaderChange {
+        HeaderChange { side, remove: [].into(), set: [].into(), add: [].into(), authority: None }
+    }
+
     /// Compiles a set of changes.
     ///
     /// # Errors

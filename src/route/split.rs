@@ -10,13 +10,18 @@ pub struct Split {
 }
 
 impl Split {
+    /// Nothing to choose from but one.
+    pub fn single() -> Split {
+        Split { bounds: [].into() }
+    }
+
     /// Compiles relative weights. The weight of a single destination does not matter.
     ///
     /// # Errors
     /// No destination, or several whose weights sum to zero.
     pub fn compile(weights: &[u32]) -> Result<Split, String> {
         if weights.len() == 1 {
-            return Ok(Split { bounds: [].into() });
+            return Ok(Split::single());
         }
         let bounds: Box<[u64]> = weights
             .iter()

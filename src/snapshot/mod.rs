@@ -1,1 +1,158 @@
-//! (to come)
+//! What the data path runs from: immutable, compiled, swapped whole.
+//!
+//! A snapshot is taken once, at the head of an exchange, and lives as long as exchanges use it. Matchers,
+//! header changes and metric series are ready made. Live state (members, gates) is only pointed to, and
+//! outlasts snapshots. Nothing below this room sees a configuration.
+
+mod compile;
+mod publish;
+
+pub use compile::{Compiled, Environment, compile};
+pub use publish::{Published, Reader};
+pub use proxy_config::model::{Protocol, Retry, RetryOn};
+
+use crate::cluster::Cluster;
+use crate::record::Direction;
+use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Split};
+use crate::telemetry::{ClusterMetrics, FunctionMetrics, Series};
+use crate::telemetry::access_log::AccessLog;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything the data path needs to know, at one point in time.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Counts up with each configuration that is served.
+    pub generation: u64,
+    /// By the number a listener has for the life of the process; `None`: it serves no more.
+    pub listeners: Vec<Option<Arc<Listener>>>,
+    /// Where finished exchanges are logged; `None`: nowhere.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// Every destination, by name.
+    pub destinations: HashMap<Arc<str>, Arc<Destination>>,
+    /// Unknown hosts on the mesh listener are dialled.
+    pub allow_any: bool,
+}
+
+/// The routes of one listener.
+#[derive(Debug)]
+pub struct Listener {
+    /// Stable over reloads.
+    pub name: Arc<str>,
+    /// Which side of the service it stands on.
+    pub direction: Direction,
+    /// The routes.
+    pub tables: Tables,
+    /// Where requests are counted that find no route.
+    pub unrouted: Arc<Series>,
+    /// Where requests to unknown hosts of the mesh are counted.
+    pub black_hole: Arc<Series>,
+    /// Where requests to unknown hosts are counted that are dialled as written.
+    pub passthrough: Arc<Series>,
+}
+
+/// One table, or one for each service port.
+#[derive(Debug)]
+pub enum Tables {
+    /// Whatever port the authority names.
+    One(Hosts<VirtualHost>),
+    /// By the service port that a request means.
+    ByPort(HashMap<u16, Hosts<VirtualHost>>),
+}
+
+/// The routes of some hosts.
+#[derive(Debug)]
+pub struct VirtualHost {
+    /// For logs and dumps.
+    pub name: Arc<str>,
+    /// The first that matches wins.
+    pub routes: Vec<Route>,
+}
+
+/// One route.
+#[derive(Debug)]
+pub struct Route {
+    /// In access logs.
+    pub name: Arc<str>,
+    /// When it applies.
+    pub matcher: Matcher,
+    /// What happens then.
+    pub action: Action,
+}
+
+/// What a route does.
+#[derive(Debug)]
+pub enum Action {
+    /// Send it on.
+    Forward(Box<Forward>),
+    /// Answer 3xx.
+    Redirect(Box<Redirect>),
+    /// Answer from the configuration.
+    Direct(Box<Direct>),
+}
+
+/// Where a request goes and under what terms.
+#[derive(Debug)]
+pub struct Forward {
+    /// Chooses among `targets`.
+    pub split: Split,
+    /// At least one.
+    pub targets: Vec<Arc<Target>>,
+    /// Whole exchange; `None`: none.
+    pub timeout: Option<Duration>,
+    /// When it is tried again.
+    pub retry: Retry,
+    /// The new path.
+    pub path: Option<PathChange>,
+    /// The new authority.
+    pub authority: Option<HeaderValue>,
+    /// Changes for every target.
+    pub request_headers: HeaderChange,
+    /// The same on the way back.
+    pub response_headers: HeaderChange,
+}
+
+/// One share of a split.
+#[derive(Debug)]
+pub struct Target {
+    /// The cluster's name, in access logs even where the cluster does not exist.
+    pub cluster: Arc<str>,
+    /// `None`: 503 NC.
+    pub destination: Option<Arc<Destination>>,
+    /// Changes for this target.
+    pub request_headers: HeaderChange,
+    /// The same on the way back.
+    pub response_headers: HeaderChange,
+    /// What this side reports as the source.
+    pub source: Option<Arc<Series>>,
+    /// What this side reports as the destination, where it plays that as well.
+    pub sink: Option<Arc<Series>>,
+}
+
+/// A cluster with its metrics.
+#[derive(Debug)]
+pub struct Destination {
+    /// The terms and the members.
+    pub cluster: Cluster,
+    /// `pilotlight_cluster_*`.
+    pub metrics: Arc<ClusterMetrics>,
+    /// `pilotlight_function_*`, where the members are instances of a function.
+    pub function: Option<Arc<FunctionMetrics>>,
+}
+
+/// An answer from the configuration.
+#[derive(Debug)]
+pub struct Direct {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body.
+    pub body: Bytes,
+    /// Changes to its head.
+    pub headers: HeaderChange,
+}
+
+/// The access log line of a route that has no name.
+pub const DEFAULT_ROUTE: &str = "default";

@@ -13,7 +13,6 @@ mod support;
 
 mod articles;
 mod clients;
-mod discovery;
 mod examples;
 mod functions;
 mod harness;

@@ -1,0 +1,206 @@
+//! Answers: the upstream's on its way down, ours from the configuration, ours for a fault.
+
+use super::Connection;
+use super::body::{Deadline, Held, ResponseBody};
+use super::closing::Closing;
+use super::tunnel;
+use crate::clock;
+use crate::fault::{Fault, Kind};
+use crate::http::grpc;
+use crate::record::Direction;
+use crate::route::{Facts, Head, HeaderChange, Redirect};
+use crate::snapshot::Direct;
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, LOCATION, SERVER};
+use http::{HeaderValue, Response, StatusCode, Version, request};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+const OURS: HeaderValue = HeaderValue::from_static("pilotlight");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain");
+
+/// What an exchange came to.
+pub(super) enum Reply {
+    /// An answer of ours.
+    Ours(Response<Bytes>),
+    /// The upstream's.
+    Theirs {
+        /// Its head, ready for the client.
+        head: http::response::Parts,
+        /// Its body.
+        incoming: Incoming,
+        /// What lives as long as the body.
+        held: Held,
+        /// When the body must be over.
+        deadline: Option<Deadline>,
+    },
+    /// The upstream's 101.
+    Switched {
+        /// Its head, ready for the client.
+        head: http::response::Parts,
+        /// The client's end.
+        down: OnUpgrade,
+        /// The upstream's end.
+        up: OnUpgrade,
+        /// What lives as long as the tunnel.
+        held: Held,
+    },
+}
+
+impl Reply {
+    /// The response, with the record's end in its body.
+    pub(super) fn into_response(self, mut closing: Box<Closing>) -> Response<ResponseBody> {
+        match self {
+            Reply::Ours(ours) => {
+                let (mut head, body) = ours.into_parts();
+                finish(&mut head, &mut closing);
+                Response::from_parts(head, ResponseBody::fixed(body, closing))
+            }
+            Reply::Theirs { mut head, incoming, held, deadline } => {
+                finish(&mut head, &mut closing);
+                Response::from_parts(head, ResponseBody::live(incoming, closing, held, deadline))
+            }
+            Reply::Switched { head, down, up, held } => {
+                closing.record.status = head.status.as_u16();
+                tunnel::join(tunnel::Ends { down, up, held }, closing);
+                Response::from_parts(head, ResponseBody::Fixed { data: None, closing: None })
+            }
+        }
+    }
+}
+
+/// The last touch: what the record keeps of the head, and the end of the connection where one is due.
+fn finish(head: &mut http::response::Parts, closing: &mut Closing) {
+    closing.record.status = head.status.as_u16();
+    if closing.record.grpc && closing.record.grpc_status.is_none() {
+        closing.record.grpc_status = grpc::status(&head.headers);
+    }
+    if let Some(log) = &closing.snapshot.access_log {
+        log.format().capture_response(&mut closing.record.captured, &head.headers);
+    }
+    // Callers of a front listener must find another instance; those behind the mesh listener stay.
+    if closing.record.direction != Direction::Outbound
+        && closing.record.protocol != crate::record::Protocol::Http2
+        && closing.local().drain.is_closing()
+    {
+        head.headers.insert(CONNECTION, CLOSE);
+    }
+}
+
+/// The answer that a fault's row says.
+pub(super) fn to_fault(fault: Fault, mut closing: Box<Closing>) -> Response<ResponseBody> {
+    let kind = fault.kind;
+    let row = kind.row();
+    closing.fail(fault);
+    // Nobody may be there to read it, but hyper wants an answer.
+    let mut status = if row.status == 0 { 400 } else { row.status };
+    let mut body = Bytes::from_static(row.body.as_bytes());
+    if closing.timeout_is_204 && matches!(kind, Kind::RouteTimeout | Kind::TryTimeout) {
+        (status, body) = (204, Bytes::new());
+        closing.record.status = status;
+    }
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if closing.record.grpc {
+        closing.record.grpc_status = Some(row.grpc);
+        grpc::answer(&mut head, row.grpc, row.body);
+        body = Bytes::new();
+    } else if !body.is_empty() {
+        head.headers.insert(CONTENT_TYPE, PLAIN_TEXT);
+    }
+    if matches!(kind, Kind::RequestOverflow | Kind::PendingOverflow | Kind::HoldFull | Kind::Overloaded) {
+        head.headers.insert(OVERLOADED, HeaderValue::from_static("true"));
+    }
+    head.headers.insert(SERVER, OURS);
+    let recorded = closing.record.status;
+    let response = Reply::Ours(Response::from_parts(head, body)).into_response_as(closing, recorded);
+    response
+}
+
+impl Reply {
+    /// As [`Reply::into_response`], but the record keeps `status`.
+    fn into_response_as(self, closing: Box<Closing>, status: u16) -> Response<ResponseBody> {
+        let mut response = self.into_response(closing);
+        if let ResponseBody::Fixed { closing: Some(closing), .. } = response.body_mut() {
+            closing.record.status = status;
+        }
+        response
+    }
+}
+
+/// A redirect from the configuration.
+pub(super) fn redirect(
+    redirect: &Redirect,
+    connection: &Connection,
+    parts: &request::Parts,
+    head: &Head<'_>,
+) -> Result<Reply, Fault> {
+    let target = parts.uri.path_and_query().ok_or(Kind::BadRequest)?;
+    let location = redirect.location(head, target, connection.address.port()).ok_or(Kind::BadRequest)?;
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = redirect.status();
+    response.headers_mut().insert(LOCATION, location);
+    change(redirect.headers(), &mut response, connection, parts, head);
+    Ok(Reply::Ours(response))
+}
+
+/// An answer from the configuration.
+pub(super) fn direct(
+    direct: &Direct,
+    connection: &Connection,
+    parts: &request::Parts,
+    head: &Head<'_>,
+) -> Reply {
+    let mut response = Response::new(direct.body.clone());
+    *response.status_mut() = direct.status;
+    if !direct.body.is_empty() {
+        response.headers_mut().insert(CONTENT_TYPE, PLAIN_TEXT);
+    }
+    change(&direct.headers, &mut response, connection, parts, head);
+    Reply::Ours(response)
+}
+
+fn change(
+    change: &HeaderChange,
+    response: &mut Response<Bytes>,
+    connection: &Connection,
+    parts: &request::Parts,
+    head: &Head<'_>,
+) {
+    response.headers_mut().insert(SERVER, OURS);
+    if change.is_empty() {
+        return;
+    }
+    let facts = Facts {
+        request: Some(&parts.headers),
+        status: Some(response.status().as_u16()),
+        ..facts(connection, head, parts.version, parts.uri.path_and_query().map_or("/", |p| p.as_str()))
+    };
+    change.apply(response.headers_mut(), &facts);
+}
+
+/// What header templates may tell of a request.
+pub(super) fn facts<'a>(
+    connection: &'a Connection,
+    head: &Head<'a>,
+    protocol: Version,
+    target: &'a str,
+) -> Facts<'a> {
+    Facts {
+        downstream_remote: connection.remote,
+        downstream_local: connection.address,
+        protocol,
+        started: clock::wall(),
+        hostname: &connection.local.hostname,
+        method: head.method,
+        target,
+        authority: head.authority,
+        scheme: head.scheme,
+        request: None,
+        upstream_host: None,
+        upstream_cluster: None,
+        status: None,
+    }
+}

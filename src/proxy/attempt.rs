@@ -1,0 +1,297 @@
+//! The attempts of one exchange: slot, lease, send, verdict; again, or not.
+//!
+//! Cold start, waiting at a concurrency limit, retry and failover all go through here the same way.
+
+use super::Connection;
+use super::answer::Reply;
+use super::body::Held;
+use super::closing::Closing;
+use super::deadline::Deadlines;
+use super::prepare::{self, Outbound};
+use super::retry::{self, Failure, Verdict};
+use crate::clock;
+use crate::cluster::{Permit, Slot, Taken};
+use crate::fault::{Blame, Fault, Kind};
+use crate::http::grpc;
+use crate::record::Flags;
+use crate::snapshot::{Destination, Forward, Target};
+use crate::telemetry::Limit;
+use crate::upstream::{Lease, RequestBody, SendError, Source};
+use http::{Request, Response, request};
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// One exchange's attempts.
+pub(super) struct Attempts<'a> {
+    pub(super) connection: &'a Rc<Connection>,
+    pub(super) closing: &'a mut Closing,
+    pub(super) forwarding: &'a Forward,
+    pub(super) target: &'a Arc<Target>,
+    pub(super) destination: &'a Arc<Destination>,
+    /// `None` once they have gone up for good.
+    pub(super) parts: Option<request::Parts>,
+    pub(super) outbound: Outbound<'a>,
+    pub(super) source: Option<Rc<RefCell<Source>>>,
+    pub(super) deadlines: Deadlines,
+    pub(super) tries: Tries,
+}
+
+/// What earlier attempts leave behind.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    /// Endpoints that failed.
+    endpoints: SmallVec<[u64; 4]>,
+    /// Counted retries.
+    counted: u32,
+    /// The free attempt is used up.
+    free_used: bool,
+    /// The next connection must be a fresh one.
+    fresh: bool,
+    /// The retry in flight.
+    permit: Option<Permit>,
+}
+
+/// A response's head, and what the exchange holds.
+struct Sent {
+    response: Response<Incoming>,
+    lease: Lease,
+    slot: Slot,
+    request: Permit,
+}
+
+/// An attempt without a response.
+struct Missed {
+    fault: Fault,
+    stale: bool,
+    unsent: bool,
+}
+
+impl From<Kind> for Missed {
+    fn from(kind: Kind) -> Missed {
+        Missed { fault: kind.into(), stale: false, unsent: true }
+    }
+}
+
+impl Attempts<'_> {
+    /// Until there is an answer, or nothing more to be done.
+    pub(super) async fn run(mut self) -> Result<Reply, Fault> {
+        loop {
+            let slot = self.slot().await?;
+            let endpoint = slot.endpoint().clone();
+            let outcome = self.attempt(slot).await;
+            let now = clock::now();
+            self.report(&endpoint, &outcome, now);
+            let verdict = match &outcome {
+                Ok(sent) => self.judge(sent),
+                Err(missed) => self.judge_miss(missed),
+            };
+            if verdict == Verdict::GiveUp || !self.may_go_on(verdict) {
+                return match outcome {
+                    Ok(sent) => self.reply(sent),
+                    Err(missed) => Err(missed.fault),
+                };
+            }
+            // Connection and slot are free for others while this exchange backs off.
+            drop(outcome);
+            self.tries.endpoints.push(endpoint.id);
+            self.back_off(verdict).await?;
+        }
+    }
+
+    /// A place at an endpoint; where a function has none free, waits for one.
+    async fn slot(&mut self) -> Result<Slot, Fault> {
+        let cluster = &self.destination.cluster;
+        let avoid: &[u64] =
+            if self.outbound.retry.avoid_tried || self.tries.fresh { &self.tries.endpoints } else { &[] };
+        let taken = {
+            let mut rng = self.connection.local.rng.borrow_mut();
+            cluster.members.take_or_wait(cluster.balance, cluster.outlier.as_ref(), &mut rng, avoid, 0)
+        };
+        let ticket = match taken? {
+            Taken::Slot(slot) => return Ok(slot),
+            Taken::Wait(ticket) => ticket,
+        };
+        let since = clock::now();
+        let granted = self.deadlines.within(Some(since), ticket).await;
+        let held = clock::now().saturating_duration_since(since);
+        self.deadlines.add_hold(held);
+        self.closing.record.hold += held;
+        if let Some(function) = &self.destination.function {
+            function.hold_seconds.observe(held.as_secs_f64());
+        }
+        Ok(granted??)
+    }
+
+    /// One try, from dispatch to the response's head.
+    async fn attempt(&mut self, slot: Slot) -> Result<Sent, Missed> {
+        let destination = self.destination;
+        let cluster = &destination.cluster;
+        let request = cluster.gate.request(cluster.limits.max_requests).inspect_err(|_| {
+            destination.metrics.overflow(Limit::Requests).inc();
+        })?;
+        let record = &mut self.closing.record;
+        let dispatched = if record.attempts == 0 && record.hold.is_zero() { record.started } else { clock::now() };
+        record.attempts = record.attempts.saturating_add(1);
+        record.upstream_host = Some(slot.endpoint().address);
+        self.deadlines.begin_try(self.outbound.retry.per_try_timeout.map(|timeout| dispatched + timeout));
+        let pools = &self.connection.local.pools;
+        let leasing = pools.lease(cluster, slot.endpoint(), dispatched, self.tries.fresh);
+        let mut lease = match self.deadlines.within(None, leasing).await? {
+            Ok(lease) => lease,
+            Err(fault) => {
+                if fault.kind == Kind::PendingOverflow {
+                    destination.metrics.overflow(Limit::Pending).inc();
+                }
+                return Err(Missed { fault, stale: false, unsent: true });
+            }
+        };
+        self.closing.record.upstream_local = lease.local();
+        // An instance of a function may be gone without its connections knowing; others are only stale
+        // where they were used before.
+        let stale = lease.reused() || destination.function.is_some();
+        let Some(message) = self.message(&lease, stale) else { return Err(Kind::NotSent.into()) };
+        let sending = self.deadlines.within(None, lease.send(message)).await;
+        match sending {
+            Ok(Ok(response)) => {
+                let took = clock::now().saturating_duration_since(dispatched);
+                self.closing.record.service_time = Some(took);
+                Ok(Sent { response, lease, slot, request })
+            }
+            Ok(Err(SendError { fault, unsent })) => {
+                let missed = Missed { fault, stale, unsent: unsent.is_some() };
+                if let Some(message) = unsent {
+                    self.parts = Some(message.into_parts().0);
+                }
+                if self.source.as_ref().is_some_and(|s| s.borrow().is_cut()) {
+                    return Err(Missed { fault: Kind::RequestCut.into(), stale: false, unsent: false });
+                }
+                Err(missed)
+            }
+            Err(kind) => Err(Missed { fault: kind.into(), stale: false, unsent: false }),
+        }
+    }
+
+    /// The request for one try. A copy is kept only where a verdict may ask for it once it is sent.
+    fn message(&mut self, lease: &Lease, stale: bool) -> Option<Request<RequestBody>> {
+        let body = self.source.as_ref().map_or(RequestBody::Empty, RequestBody::again);
+        let refusable = matches!(lease, Lease::Http2(_));
+        let may_repeat = stale && !self.tries.free_used && (self.outbound.idempotent || refusable);
+        let parts = if may_repeat || retry::needs_copy(&self.outbound.retry, self.closing.record.grpc) {
+            self.parts.clone()?
+        } else {
+            self.parts.take()?
+        };
+        let mut request = Request::from_parts(parts, body);
+        if self.closing.record.attempts > 1 {
+            prepare::attempt(&mut request, self.closing.record.attempts);
+        }
+        Some(request)
+    }
+
+    fn judge(&self, sent: &Sent) -> Verdict {
+        let (status, headers) = (sent.response.status(), sent.response.headers());
+        let grpc = if self.closing.record.grpc { grpc::status(headers) } else { None };
+        retry::on_response(status, headers, grpc, &self.outbound.retry, self.tries_left())
+    }
+
+    fn judge_miss(&self, missed: &Missed) -> Verdict {
+        let failure = Failure {
+            kind: missed.fault.kind,
+            stale: missed.stale,
+            unsent: missed.unsent,
+            idempotent: self.outbound.idempotent,
+        };
+        retry::on_failure(failure, &self.outbound.retry, self.tries_left(), !self.tries.free_used)
+    }
+
+    fn tries_left(&self) -> bool {
+        self.tries.counted < self.outbound.retry.attempts
+    }
+
+    /// Whether the request can be sent again, and the cluster can bear it.
+    fn may_go_on(&mut self, verdict: Verdict) -> bool {
+        if self.parts.is_none() || self.source.as_ref().is_some_and(|s| !s.borrow().replayable()) {
+            return false;
+        }
+        let cluster = &self.destination.cluster;
+        match verdict {
+            Verdict::GiveUp => false,
+            Verdict::Free => {
+                self.tries.free_used = true;
+                self.tries.fresh = true;
+                self.destination.metrics.free_retries.inc();
+                true
+            }
+            Verdict::Again { budgeted } => {
+                let budget = if budgeted { retry::budget(cluster.gate.requests()) } else { u32::MAX };
+                self.tries.permit = None;
+                self.tries.permit = cluster.gate.retry(cluster.limits.max_retries, budget);
+                if self.tries.permit.is_none() {
+                    self.destination.metrics.overflow(Limit::Retries).inc();
+                    return false;
+                }
+                self.tries.counted += 1;
+                self.destination.metrics.retries.inc();
+                true
+            }
+        }
+    }
+
+    async fn back_off(&mut self, verdict: Verdict) -> Result<(), Kind> {
+        if verdict == Verdict::Free {
+            return Ok(());
+        }
+        let pause = {
+            let mut rng = self.connection.local.rng.borrow_mut();
+            retry::backoff(self.outbound.retry.backoff, self.tries.counted, &mut rng)
+        };
+        self.deadlines.begin_try(None);
+        self.deadlines.within(None, tokio::time::sleep(pause)).await
+    }
+
+    /// Tells the members how it went; time spent held is not in it.
+    fn report(&self, endpoint: &crate::cluster::Endpoint, outcome: &Result<Sent, Missed>, now: Instant) {
+        let cluster = &self.destination.cluster;
+        let Some(policy) = &cluster.outlier else { return };
+        let status = match outcome {
+            Ok(sent) => sent.response.status().as_u16(),
+            Err(missed) => {
+                let row = missed.fault.kind.row();
+                if row.blame != Blame::Upstream {
+                    return;
+                }
+                row.status
+            }
+        };
+        if cluster.members.report(endpoint, status, policy, now) {
+            self.destination.metrics.ejections.inc();
+            self.connection.local.pools.forget(endpoint.id);
+            tracing::info!(cluster = %cluster.name, endpoint = %endpoint.name, status, "endpoint ejected");
+        }
+    }
+
+    /// The answer, on its way down with everything it holds.
+    fn reply(mut self, sent: Sent) -> Result<Reply, Fault> {
+        if self.tries.counted > 0 && !self.tries_left() && sent.response.status().is_server_error() {
+            self.closing.record.flags |= Flags::of("URX");
+        }
+        if let Some(source) = &self.source {
+            source.borrow_mut().settle();
+        }
+        let Sent { response, lease, slot, request } = sent;
+        let held = Held {
+            lease: Some(lease),
+            slot,
+            request,
+            retry: self.tries.permit.take(),
+            target: self.target.clone(),
+            source: self.source.take(),
+            keep_alive: None,
+        };
+        prepare::response(self, response, held)
+    }
+}

@@ -1,0 +1,225 @@
+//! The response body on its way down, and everything that lives as long as it does.
+//!
+//! Frames pass untouched. When the last one is gone the connection goes back to its pool, the slot is freed
+//! and the record closes; when the client leaves first, all of that happens too, only without the pool.
+
+use super::closing::Closing;
+use crate::clock;
+use crate::cluster::{Permit, Slot};
+use crate::fault::{Fault, Kind};
+use crate::http::grpc;
+use crate::snapshot::Target;
+use crate::upstream::{Lease, Source};
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Sleep;
+
+/// What an exchange holds while its answer is carried. Dropping it gives everything back.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) lease: Option<Lease>,
+    pub(super) slot: Slot,
+    pub(super) request: Permit,
+    /// A retry in flight.
+    pub(super) retry: Option<Permit>,
+    pub(super) target: Arc<Target>,
+    pub(super) source: Option<Rc<RefCell<Source>>>,
+    /// The upstream's `Keep-Alive: timeout`.
+    pub(super) keep_alive: Option<Duration>,
+}
+
+impl Held {
+    /// The answer came whole: the connection may serve the next exchange, if the request went whole too.
+    fn settle(&mut self, closing: &Closing) {
+        let request_sent = self.source.as_ref().is_none_or(|s| s.borrow().received().is_some());
+        if let (Some(lease), Some(destination)) = (self.lease.take(), &self.target.destination)
+            && request_sent
+        {
+            closing.local().pools.give_back(lease, &destination.cluster, clock::now(), self.keep_alive);
+        }
+    }
+}
+
+/// A response body.
+#[derive(Debug)]
+pub enum ResponseBody {
+    /// Ours.
+    Fixed {
+        /// Not yet given.
+        data: Option<Bytes>,
+        /// Closes the record when given.
+        closing: Option<Box<Closing>>,
+    },
+    /// The upstream's.
+    Live(Box<Live>),
+}
+
+/// The upstream's body while it is carried.
+#[derive(Debug)]
+pub struct Live {
+    incoming: Incoming,
+    closing: Box<Closing>,
+    held: Held,
+    deadline: Option<Deadline>,
+    finished: bool,
+}
+
+/// When carrying the body must be over.
+#[derive(Debug)]
+pub(super) struct Deadline {
+    pub(super) sleep: Pin<Box<Sleep>>,
+}
+
+/// Why a body broke off; hyper then ends the connection or the stream.
+#[derive(Debug)]
+pub struct Cut(Kind);
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.row().details)
+    }
+}
+
+impl std::error::Error for Cut {}
+
+impl ResponseBody {
+    /// A body of ours.
+    pub(super) fn fixed(data: Bytes, mut closing: Box<Closing>) -> ResponseBody {
+        if data.is_empty() {
+            closing.complete();
+            // The record stays open until hyper has taken the answer's head.
+            return ResponseBody::Fixed { data: None, closing: Some(closing) };
+        }
+        ResponseBody::Fixed { data: Some(data), closing: Some(closing) }
+    }
+
+    /// The upstream's body.
+    pub(super) fn live(
+        incoming: Incoming,
+        closing: Box<Closing>,
+        held: Held,
+        deadline: Option<Deadline>,
+    ) -> ResponseBody {
+        let mut live = Box::new(Live { incoming, closing, held, deadline, finished: false });
+        if live.incoming.is_end_stream() {
+            live.finish();
+        }
+        ResponseBody::Live(live)
+    }
+}
+
+impl Live {
+    /// The last frame has come.
+    fn finish(&mut self) {
+        if !self.finished {
+            self.finished = true;
+            self.held.settle(&self.closing);
+            self.closing.complete();
+        }
+    }
+
+    fn cut(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        self.finished = true;
+        self.held.lease = None;
+        let kind = fault.kind;
+        let status = self.closing.record.status;
+        self.closing.fail(fault);
+        // The head went out with this status.
+        self.closing.record.status = status;
+        self.closing.complete();
+        Poll::Ready(Some(Err(Cut(kind))))
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if self.closing.record.grpc
+            && let Some(status) = grpc::status(trailers)
+        {
+            self.closing.record.grpc_status = Some(status);
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        // A body whose length is known is dropped, not polled, once its last byte is taken.
+        if !self.finished && self.incoming.is_end_stream() {
+            self.finish();
+        }
+        if self.held.lease.take().is_some()
+            && let Some(destination) = &self.held.target.destination
+        {
+            self.closing.local().pools.left(&destination.cluster);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let live = match self.get_mut() {
+            ResponseBody::Fixed { data, closing } => {
+                let data = data.take();
+                if let (Some(data), Some(mut closing)) = (&data, closing.take()) {
+                    closing.record.bytes_sent += data.len() as u64;
+                    closing.complete();
+                }
+                return Poll::Ready(data.map(|d| Ok(Frame::data(d))));
+            }
+            ResponseBody::Live(live) => live,
+        };
+        if live.finished {
+            return Poll::Ready(None);
+        }
+        if let Some(deadline) = &mut live.deadline
+            && deadline.sleep.as_mut().poll(cx).is_ready()
+        {
+            return live.cut(Kind::ResponseTimeout.into());
+        }
+        match ready!(Pin::new(&mut live.incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    live.closing.record.bytes_sent += data.len() as u64;
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    let trailers = trailers.clone();
+                    live.trailers(&trailers);
+                }
+                if live.incoming.is_end_stream() {
+                    live.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => live.cut(Fault::because(Kind::ResponseCut, error)),
+            None => {
+                live.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            ResponseBody::Fixed { data, .. } => data.is_none(),
+            ResponseBody::Live(live) => live.finished || live.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ResponseBody::Fixed { data, .. } => {
+                SizeHint::with_exact(data.as_ref().map_or(0, |d| d.len() as u64))
+            }
+            ResponseBody::Live(live) => live.incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The spine: what becomes of one request.
+//!
+//! Find the route, then answer from the configuration, or choose the destination, prepare the head and hand
+//! over to the attempts. It decides nothing itself that a pure function could.
+
+use super::answer::{self, Reply};
+use super::attempt::{Attempts, Tries};
+use super::body::ResponseBody;
+use super::closing::Closing;
+use super::deadline::Deadlines;
+use super::{Connection, prepare};
+use crate::fault::{Fault, Kind};
+use crate::http::{Authority, Seen, grpc, validate};
+use crate::route::Head;
+use crate::snapshot::{self, Action, Listener, Route, Snapshot, Tables, Target};
+use crate::upstream::Source;
+use http::{Request, Response, request};
+use http_body::Body;
+use hyper::body::Incoming;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tower::Service;
+
+/// A request on its way in, with the end of its exchange.
+#[derive(Debug)]
+pub struct Exchange {
+    /// As hyper gave it.
+    pub request: Request<Incoming>,
+    /// Its open record.
+    pub closing: Box<Closing>,
+}
+
+/// An exchange that a fault ended before there was an answer.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub fault: Fault,
+    /// Its open record.
+    pub closing: Box<Closing>,
+}
+
+/// The service at the heart of the stack.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    connection: Rc<Connection>,
+}
+
+impl Forward {
+    /// For the exchanges of `connection`.
+    pub fn new(connection: Rc<Connection>) -> Forward {
+        Forward { connection }
+    }
+}
+
+impl Service<Exchange> for Forward {
+    type Response = Response<ResponseBody>;
+    type Error = Failed;
+    /// Boxed, so that a connection that idles does not keep room for an exchange.
+    type Future = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Failed>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, exchange: Exchange) -> Self::Future {
+        Box::pin(carry(self.connection.clone(), exchange))
+    }
+}
+
+async fn carry(connection: Rc<Connection>, exchange: Exchange) -> Result<Response<ResponseBody>, Failed> {
+    let Exchange { request, mut closing } = exchange;
+    let snapshot = closing.snapshot.clone();
+    match reply(&connection, &snapshot, request, &mut closing).await {
+        Ok(reply) => Ok(reply.into_response(closing)),
+        Err(fault) => Err(Failed { fault, closing }),
+    }
+}
+
+async fn reply(
+    connection: &Rc<Connection>,
+    snapshot: &Snapshot,
+    request: Request<Incoming>,
+    closing: &mut Closing,
+) -> Result<Reply, Fault> {
+    let listener = snapshot.listeners.get(connection.listener).and_then(Option::as_ref);
+    let Some(listener) = listener else { return Err(Kind::NoRoute.into()) };
+    let (parts, incoming) = request.into_parts();
+    let seen = Seen::of(&parts.headers);
+    closing.record.grpc = seen.any(Seen::CONTENT_TYPE) && grpc::is_grpc(&parts.headers);
+    closing.nowhere(&listener.unrouted);
+    let authority = validate::request(&parts, seen)?;
+    let head = head(connection, &parts, authority);
+    let route = match find(listener, connection, &parts, authority, &head) {
+        Ok(route) => route,
+        Err(Kind::UnknownHost) if snapshot.allow_any => {
+            closing.nowhere(&listener.black_hole);
+            let target = connection.local.passthrough.target(listener, authority, connection.address).await?;
+            let inbound = Inbound { parts, incoming, seen };
+            return forward(connection, connection.local.passthrough.terms(), target, inbound, closing).await;
+        }
+        Err(kind) => {
+            if kind == Kind::UnknownHost {
+                closing.nowhere(&listener.black_hole);
+            }
+            return Err(kind.into());
+        }
+    };
+    closing.record.route = Some(route.name.clone());
+    match &route.action {
+        Action::Forward(forwarding) => {
+            let random =
+                if forwarding.split.is_single() { 0 } else { connection.local.rng.borrow_mut().u64(..) };
+            let target = forwarding.targets[forwarding.split.pick(random)].clone();
+            forward(connection, forwarding, target, Inbound { parts, incoming, seen }, closing).await
+        }
+        Action::Redirect(redirect) => answer::redirect(redirect, connection, &parts, &head),
+        Action::Direct(direct) => Ok(answer::direct(direct, connection, &parts, &head)),
+    }
+}
+
+/// The route of a request.
+fn find<'a>(
+    listener: &'a Listener,
+    connection: &Connection,
+    parts: &request::Parts,
+    authority: Authority<'_>,
+    head: &Head<'_>,
+) -> Result<&'a Route, Kind> {
+    let host = match &listener.tables {
+        Tables::One(hosts) => hosts.find(authority.host).ok_or(Kind::NoRoute)?,
+        Tables::ByPort(tables) => {
+            let port = match authority.port {
+                // Routed by Host, the port of this listener says nothing about the service's.
+                Some(port) if parts.uri.authority().is_none() && port == connection.address.port() => 80,
+                Some(port) => port,
+                None => 80,
+            };
+            tables.get(&port).and_then(|hosts| hosts.find(authority.host)).ok_or(Kind::UnknownHost)?
+        }
+    };
+    host.routes.iter().find(|route| route.matcher.matches(head)).ok_or(Kind::NoRoute)
+}
+
+/// What routes look at.
+fn head<'a>(connection: &Connection, parts: &'a request::Parts, authority: Authority<'a>) -> Head<'a> {
+    Head {
+        method: &parts.method,
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        authority: authority.text,
+        scheme: connection.scheme,
+        headers: &parts.headers,
+    }
+}
+
+/// A request as it came, its fields looked over once.
+pub(super) struct Inbound {
+    pub(super) parts: request::Parts,
+    pub(super) incoming: Incoming,
+    pub(super) seen: Seen,
+}
+
+/// Sends a request to `target` on the terms of `forwarding`.
+async fn forward(
+    connection: &Rc<Connection>,
+    forwarding: &snapshot::Forward,
+    target: Arc<Target>,
+    inbound: Inbound,
+    closing: &mut Closing,
+) -> Result<Reply, Fault> {
+    closing.record.cluster = Some(target.cluster.clone());
+    closing.target = Some(target.clone());
+    let Some(destination) = target.destination.clone() else {
+        let reason = format_args!("no cluster {}: `pilotlight check` names the reference", target.cluster);
+        return Err(Fault::because(Kind::NoCluster, reason));
+    };
+    let Inbound { mut parts, incoming, seen } = inbound;
+    let source = (!incoming.is_end_stream()).then(|| Source::new(incoming, true));
+    closing.source = source.clone();
+    let outbound = prepare::request(connection, forwarding, &target, &mut parts, seen, closing)?;
+    let function = destination.cluster.function_timeout;
+    let deadlines = Deadlines::new(closing.record.started, outbound.timeout, function, source.clone());
+    let attempts = Attempts {
+        connection,
+        closing,
+        forwarding,
+        target: &target,
+        destination: &destination,
+        parts: Some(parts),
+        outbound,
+        source,
+        deadlines,
+        tries: Tries::default(),
+    };
+    attempts.run().await
+}

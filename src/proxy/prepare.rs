@@ -1,0 +1,235 @@
+//! Heads, made ready: the request's for its destination, the response's for the client.
+
+use super::Connection;
+use super::answer::{self, Reply};
+use super::attempt::Attempts;
+use super::body::{Deadline, Held};
+use super::closing::Closing;
+use super::retry;
+use crate::fault::{Fault, Kind};
+use crate::http::{Seen, Wire, envoy, grpc, headers, response, target, upgrade};
+use crate::record::Direction;
+use crate::route::{Facts, Head, HeaderChange};
+use crate::snapshot::{Forward, Protocol, Retry, RetryOn, Target};
+use crate::upstream::RequestBody;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the preparation of a request leaves for its attempts.
+pub(super) struct Outbound<'a> {
+    /// Of the whole exchange.
+    pub(super) timeout: Option<Duration>,
+    /// The route's policy with what the client asked for.
+    pub(super) retry: Cow<'a, Retry>,
+    /// Sending it twice does no harm.
+    pub(super) idempotent: bool,
+    /// The client's connection, where it may become a tunnel.
+    pub(super) switch: Option<(HeaderValue, OnUpgrade)>,
+    /// The request's fields, where the response's changes read them.
+    fields: Option<HeaderMap>,
+}
+
+/// Makes the request's head ready for every attempt.
+pub(super) fn request<'a>(
+    connection: &Connection,
+    forwarding: &'a Forward,
+    to: &Arc<Target>,
+    parts: &mut request::Parts,
+    seen: Seen,
+    closing: &mut Closing,
+) -> Result<Outbound<'a>, Fault> {
+    let Some(destination) = &to.destination else { return Err(Kind::NoCluster.into()) };
+    let gateway = connection.direction == Direction::Gateway;
+    let asked = envoy::take(&mut parts.headers, seen, !gateway);
+    closing.timeout_is_204 = asked.timeout_is_204;
+    let timeout = timeout(forwarding.timeout, &asked, closing.record.grpc, parts, seen);
+    let retry = policy(&forwarding.retry, asked);
+    let fields = (forwarding.response_headers.reads_request() || to.response_headers.reads_request())
+        .then(|| parts.headers.clone());
+    let protocol = match destination.cluster.protocol {
+        Protocol::Http1 => upgrade::wanted(parts, seen),
+        Protocol::Http2 => None,
+    };
+    let switch =
+        protocol.and_then(|protocol| Some((protocol, parts.extensions.remove::<OnUpgrade>()?)));
+    let terms = headers::Terms {
+        gateway,
+        peer: &connection.peer,
+        secure: connection.scheme == "https",
+        upgrade: switch.as_ref().map(|(protocol, _)| protocol),
+    };
+    headers::prepare(&mut parts.headers, seen, &terms, &mut connection.local.rng.borrow_mut());
+    let mut authority = forwarding.authority.clone();
+    for change in [&to.request_headers, &forwarding.request_headers] {
+        if let Some(changed) = change_request(change, connection, parts, to) {
+            authority = Some(changed);
+        }
+    }
+    let path = match (&forwarding.path, parts.uri.path_and_query()) {
+        (Some(change), Some(path)) => Some(change.apply(path).map_err(|error| {
+            Fault::because(Kind::BadRequest, format_args!("the rewritten path is not one: {error}"))
+        })?),
+        _ => None,
+    };
+    let wire = match destination.cluster.protocol {
+        Protocol::Http1 => Wire::Http1,
+        Protocol::Http2 => Wire::Http2 { secure: false },
+    };
+    target::address(parts, wire, path, authority)?;
+    target::set_attempt(&mut parts.headers, 1);
+    if let Some(expected) = [timeout, retry.per_try_timeout].into_iter().flatten().min() {
+        target::set_expected_timeout(&mut parts.headers, expected);
+    }
+    if let Some(log) = &closing.snapshot.access_log {
+        // As the upstream sees them: with the request id and the addresses that were added.
+        closing.record.captured = log.format().capture_request(&parts.headers);
+    }
+    let idempotent = retry::is_idempotent(&parts.method) && switch.is_none();
+    Ok(Outbound { timeout, retry, idempotent, switch, fields })
+}
+
+/// The timeout of the whole exchange: the route's, or what its own client asked instead; a gRPC call's own
+/// deadline shortens it.
+fn timeout(
+    route: Option<Duration>,
+    asked: &envoy::Asked,
+    grpc: bool,
+    parts: &request::Parts,
+    seen: Seen,
+) -> Option<Duration> {
+    let timeout = match asked.timeout {
+        Some(asked) => (!asked.is_zero()).then_some(asked),
+        None => route,
+    };
+    let call = (grpc && seen.any(Seen::GRPC_TIMEOUT)).then(|| grpc::timeout(&parts.headers)).flatten();
+    [timeout, call].into_iter().flatten().min()
+}
+
+/// The route's retry policy with what the client asked for.
+fn policy(route: &Retry, asked: envoy::Asked) -> Cow<'_, Retry> {
+    let unasked = asked.per_try_timeout.is_none()
+        && asked.max_retries.is_none()
+        && asked.retry_on == RetryOn::default();
+    if unasked {
+        return Cow::Borrowed(route);
+    }
+    let mut retry = route.clone();
+    if retry.attempts == 0 && asked.retry_on != RetryOn::default() {
+        // A client that names conditions wants at least Envoy's one retry.
+        retry.attempts = 1;
+    }
+    retry.attempts = asked.max_retries.unwrap_or(retry.attempts);
+    retry.on = retry.on.with(asked.retry_on);
+    retry.codes.extend(asked.codes);
+    if let Some(timeout) = asked.per_try_timeout {
+        retry.per_try_timeout = (!timeout.is_zero()).then_some(timeout);
+    }
+    Cow::Owned(retry)
+}
+
+fn change_request(
+    change: &HeaderChange,
+    connection: &Connection,
+    parts: &mut request::Parts,
+    to: &Target,
+) -> Option<HeaderValue> {
+    if change.is_empty() {
+        return None;
+    }
+    let (method, uri, version) = (parts.method.clone(), parts.uri.clone(), parts.version);
+    let authority = match uri.authority() {
+        Some(authority) => authority.as_str().to_owned(),
+        None => {
+            let host = parts.headers.get(http::header::HOST);
+            host.and_then(|h| h.to_str().ok()).unwrap_or_default().to_owned()
+        }
+    };
+    let empty = HeaderMap::new();
+    let head = Head {
+        method: &method,
+        path: uri.path(),
+        query: uri.query(),
+        authority: &authority,
+        scheme: connection.scheme,
+        headers: &empty,
+    };
+    let path = uri.path_and_query().map_or("/", |p| p.as_str());
+    let facts =
+        Facts { upstream_cluster: Some(&to.cluster), ..answer::facts(connection, &head, version, path) };
+    change.apply(&mut parts.headers, &facts)
+}
+
+/// Notes on a request which try it is.
+pub(super) fn attempt(request: &mut Request<RequestBody>, attempt: u8) {
+    target::set_attempt(request.headers_mut(), u32::from(attempt));
+}
+
+/// Makes the response's head ready for the client.
+pub(super) fn response(
+    attempts: Attempts<'_>,
+    response: Response<Incoming>,
+    mut held: Held,
+) -> Result<Reply, Fault> {
+    let Attempts { connection, closing, forwarding, target: to, outbound, deadlines, .. } = attempts;
+    let (mut head, incoming) = response.into_parts();
+    held.keep_alive = keep_alive(&head.headers);
+    let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let switch = match outbound.switch {
+        Some((protocol, down)) if switched && upgrade::accepted(head.status, &head.headers, &protocol) => {
+            let up = head.extensions.remove::<OnUpgrade>();
+            up.map(|up| (protocol, down, up))
+        }
+        _ => None,
+    };
+    if switched && switch.is_none() {
+        return Err(Fault::because(Kind::BadResponse, "101 to a request that did not ask for it"));
+    }
+    let terms = response::Terms {
+        service_time: closing.record.service_time,
+        server: None,
+        upgrade: switch.as_ref().map(|(protocol, ..)| protocol),
+        close: false,
+    };
+    response::prepare(&mut head.headers, &terms);
+    let record = &closing.record;
+    let path = record.target.as_ref().map_or("/", |p| p.as_str());
+    let authority = record.authority.as_ref().and_then(|a| a.to_str().ok()).unwrap_or_default();
+    for change in [&to.response_headers, &forwarding.response_headers] {
+        if change.is_empty() {
+            continue;
+        }
+        let empty = HeaderMap::new();
+        let request = Head {
+            method: &record.method,
+            path,
+            query: None,
+            authority,
+            scheme: connection.scheme,
+            headers: &empty,
+        };
+        let facts = Facts {
+            request: outbound.fields.as_ref(),
+            upstream_host: record.upstream_host,
+            upstream_cluster: Some(&to.cluster),
+            status: Some(head.status.as_u16()),
+            ..answer::facts(connection, &request, head.version, path)
+        };
+        change.apply(&mut head.headers, &facts);
+    }
+    if let Some((_, down, up)) = switch {
+        return Ok(Reply::Switched { head, down, up, held });
+    }
+    let deadline = deadlines.for_body().map(|sleep| Deadline { sleep });
+    Ok(Reply::Theirs { head, incoming, held, deadline })
+}
+
+/// `Keep-Alive: timeout=N` of an upstream.
+fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(headers::KEEP_ALIVE)?.to_str().ok()?;
+    let seconds = value.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse().ok())?;
+    Some(Duration::from_secs(seconds))
+}

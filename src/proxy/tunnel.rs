@@ -1,0 +1,44 @@
+//! An exchange that became a tunnel: websockets and other upgrades.
+//!
+//! Bytes are joined only after the upstream's 101 was passed on. Slot, connection and record live until both
+//! directions have ended.
+
+use super::body::Held;
+use super::closing::Closing;
+use crate::fault::{Fault, Kind};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+/// Both ends of a connection that is being upgraded.
+pub(super) struct Ends {
+    /// The client's.
+    pub(super) down: OnUpgrade,
+    /// The upstream's.
+    pub(super) up: OnUpgrade,
+    /// What the exchange holds.
+    pub(super) held: Held,
+}
+
+/// Joins both ends once hyper has written the 101, in a task of its own.
+pub(super) fn join(ends: Ends, mut closing: Box<Closing>) {
+    tokio::task::spawn_local(async move {
+        let Ends { down, up, held } = ends;
+        match futures_util::future::try_join(down, up).await {
+            Ok((down, up)) => {
+                let (mut down, mut up) = (TokioIo::new(down), TokioIo::new(up));
+                // An error of either side ends both; what was carried until then is not known to the copier.
+                if let Ok((received, sent)) = tokio::io::copy_bidirectional(&mut down, &mut up).await {
+                    closing.record.bytes_received = received;
+                    closing.record.bytes_sent = sent;
+                }
+            }
+            Err(error) => {
+                let status = closing.record.status;
+                closing.fail(Fault::because(Kind::UpgradeFailed, error));
+                closing.record.status = status;
+            }
+        }
+        closing.complete();
+        drop(held);
+    });
+}

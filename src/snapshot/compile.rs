@@ -1,0 +1,284 @@
+//! From a configuration to a snapshot.
+//!
+//! Total, like resolution: what cannot be compiled (the configuration promises that nothing is left that
+//! cannot) fails its own route only, and is told. Live state is looked up by name, so it is carried over.
+
+use super::{
+    Action, Destination, Direct, Forward, Listener, Route, Snapshot, Tables, Target, VirtualHost,
+};
+use crate::cluster::{Cluster, Registry};
+use crate::record::Direction;
+use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Side, Split};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::{Peer, Reporter, Series, SeriesLabels, Telemetry};
+use http::{HeaderValue, StatusCode};
+use parking_lot::Mutex;
+use proxy_config::model;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What snapshots are compiled against.
+#[derive(Debug)]
+pub struct Environment {
+    /// Live members and gates.
+    pub registry: Arc<Registry>,
+    /// Metric series.
+    pub telemetry: Arc<Telemetry>,
+    /// The numbers listeners have, by name: a listener keeps its number for the life of the process.
+    pub numbers: Mutex<HashMap<String, usize>>,
+}
+
+/// A snapshot, and what of it could not be made.
+#[derive(Debug)]
+pub struct Compiled {
+    /// What to serve from.
+    pub snapshot: Snapshot,
+    /// Routes that answer 503 NC instead, and why.
+    pub problems: Vec<String>,
+}
+
+impl Environment {
+    /// The number of the listener called `name`.
+    pub fn number(&self, name: &str) -> usize {
+        let mut numbers = self.numbers.lock();
+        let next = numbers.len();
+        *numbers.entry(name.to_owned()).or_insert(next)
+    }
+}
+
+/// Compiles `config`.
+pub fn compile(
+    config: &model::Config,
+    generation: u64,
+    access_log: Option<Arc<AccessLog>>,
+    environment: &Environment,
+) -> Compiled {
+    let revisions: HashMap<&str, &model::Revision> =
+        config.revisions.iter().map(|r| (r.key.as_str(), r)).collect();
+    let mut compiler = Compiler { environment, clusters: HashMap::new(), destinations: HashMap::new(), problems: Vec::new() };
+    for cluster in &config.clusters {
+        compiler.destination(cluster, &revisions);
+    }
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        let number = environment.number(&listener.name);
+        if listeners.len() <= number {
+            listeners.resize(number + 1, None);
+        }
+        listeners[number] = Some(Arc::new(compiler.listener(listener)));
+    }
+    let snapshot = Snapshot {
+        generation,
+        listeners,
+        access_log,
+        destinations: compiler.destinations,
+        allow_any: config.mesh.outbound == model::OutboundMode::AllowAny,
+    };
+    Compiled { snapshot, problems: compiler.problems }
+}
+
+struct Compiler<'a> {
+    environment: &'a Environment,
+    clusters: HashMap<Arc<str>, &'a model::Cluster>,
+    destinations: HashMap<Arc<str>, Arc<Destination>>,
+    problems: Vec<String>,
+}
+
+impl<'a> Compiler<'a> {
+    fn destination(&mut self, wanted: &'a model::Cluster, revisions: &HashMap<&str, &model::Revision>) {
+        let name: Arc<str> = wanted.name.as_str().into();
+        let registry = &self.environment.registry;
+        let telemetry = &self.environment.telemetry;
+        let (members, revision, local) = match &wanted.endpoints {
+            model::Endpoints::Revision(key) => {
+                (registry.revision(key), revisions.get(key.as_str()).copied(), true)
+            }
+            model::Endpoints::Static(endpoints) => {
+                let members = registry.given(&name);
+                let addresses: Vec<_> = endpoints.iter().map(|e| (e.address, e.weight)).collect();
+                members.replace(&addresses);
+                (members, None, !addresses.is_empty() && addresses.iter().all(|(a, _)| a.ip().is_loopback()))
+            }
+            // Filled by discovery; what is known from before stays until then.
+            model::Endpoints::Dns(_) => (registry.given(&name), None, false),
+        };
+        let function = match &wanted.endpoints {
+            model::Endpoints::Revision(key) => Some(telemetry.function(key)),
+            _ => None,
+        };
+        let destination = Destination {
+            cluster: Cluster {
+                name: name.clone(),
+                protocol: wanted.protocol,
+                balance: wanted.policy.balance,
+                limits: wanted.policy.limits,
+                outlier: wanted.policy.outlier,
+                function_timeout: revision.map(|r| r.timeout),
+                local,
+                members,
+                gate: registry.gate(&name),
+            },
+            metrics: telemetry.cluster(&name),
+            function,
+        };
+        self.clusters.insert(name.clone(), wanted);
+        self.destinations.insert(name, Arc::new(destination));
+    }
+
+    fn listener(&mut self, wanted: &model::Listener) -> Listener {
+        let direction = match wanted.direction {
+            model::Direction::Gateway => Direction::Gateway,
+            model::Direction::Outbound => Direction::Outbound,
+            model::Direction::Inbound => Direction::Inbound,
+        };
+        let tables = match &wanted.tables {
+            model::Tables::One(table) => Tables::One(self.table(wanted, table)),
+            model::Tables::ByPort(tables) => {
+                Tables::ByPort(tables.iter().map(|(port, table)| (*port, self.table(wanted, table))).collect())
+            }
+        };
+        Listener {
+            name: wanted.name.as_str().into(),
+            direction,
+            tables,
+            unrouted: self.nowhere(direction, "unknown"),
+            black_hole: self.nowhere(direction, "BlackHoleCluster"),
+            passthrough: self.nowhere(direction, "PassthroughCluster"),
+        }
+    }
+
+    fn table(&mut self, listener: &model::Listener, table: &model::Table) -> Hosts<VirtualHost> {
+        let hosts: Vec<_> = table
+            .hosts
+            .iter()
+            .map(|host| {
+                let routes = host.routes.iter().filter_map(|route| self.route(listener, route)).collect();
+                (host.domains.clone(), VirtualHost { name: host.name.as_str().into(), routes })
+            })
+            .collect();
+        Hosts::new(hosts)
+    }
+
+    fn route(&mut self, listener: &model::Listener, wanted: &model::Route) -> Option<Route> {
+        let made = Matcher::compile(&wanted.matches)
+            .and_then(|matcher| self.action(listener, &wanted.action).map(|action| (matcher, action)));
+        match made {
+            Ok((matcher, action)) => Some(Route { name: wanted.name.as_str().into(), matcher, action }),
+            Err(why) => {
+                self.problems.push(format!("{}: route {}: {why}", wanted.origin, wanted.name));
+                None
+            }
+        }
+    }
+
+    fn action(&self, listener: &model::Listener, wanted: &model::Action) -> Result<Action, String> {
+        Ok(match wanted {
+            model::Action::Forward(forward) => Action::Forward(Box::new(self.forward(listener, forward)?)),
+            model::Action::Redirect(redirect) => Action::Redirect(Box::new(Redirect::compile(redirect)?)),
+            model::Action::Direct(direct) => Action::Direct(Box::new(Direct {
+                status: StatusCode::from_u16(direct.status).map_err(|e| e.to_string())?,
+                body: direct.body.clone().into(),
+                headers: HeaderChange::compile(&direct.headers, Side::Response)?,
+            })),
+        })
+    }
+
+    fn forward(&self, listener: &model::Listener, wanted: &model::Forward) -> Result<Forward, String> {
+        let weights: Vec<u32> = wanted.destinations.iter().map(|d| d.weight).collect();
+        let authority = wanted.rewrite.authority.as_deref().map(HeaderValue::from_str).transpose();
+        Ok(Forward {
+            split: Split::compile(&weights)?,
+            targets: wanted
+                .destinations
+                .iter()
+                .map(|destination| self.target(listener, destination).map(Arc::new))
+                .collect::<Result<_, _>>()?,
+            timeout: wanted.timeout,
+            retry: wanted.retry.clone(),
+            path: wanted.rewrite.path.as_ref().map(PathChange::compile).transpose()?,
+            authority: authority.map_err(|e| e.to_string())?,
+            request_headers: HeaderChange::compile(&wanted.headers.request, Side::Request)?,
+            response_headers: HeaderChange::compile(&wanted.headers.response, Side::Response)?,
+        })
+    }
+
+    fn target(
+        &self,
+        listener: &model::Listener,
+        wanted: &model::WeightedDestination,
+    ) -> Result<Target, String> {
+        let destination = self.destinations.get(wanted.cluster.as_str()).cloned();
+        let cluster = self.clusters.get(wanted.cluster.as_str());
+        let local = cluster.is_some_and(|c| matches!(c.endpoints, model::Endpoints::Revision(_)));
+        let inbound = listener.direction == model::Direction::Inbound;
+        let identity = cluster.map(|c| &c.identity);
+        Ok(Target {
+            cluster: wanted.cluster.as_str().into(),
+            destination,
+            request_headers: HeaderChange::compile(&wanted.headers.request, Side::Request)?,
+            response_headers: HeaderChange::compile(&wanted.headers.response, Side::Response)?,
+            source: (!inbound).then(|| self.series(Reporter::Source, listener, identity)),
+            // A function's instances have no proxy of their own here: this process is their inbound side too.
+            sink: (inbound || local).then(|| self.series(Reporter::Destination, listener, identity)),
+        })
+    }
+
+    fn series(
+        &self,
+        reporter: Reporter,
+        listener: &model::Listener,
+        to: Option<&model::Identity>,
+    ) -> Arc<Series> {
+        let mut labels = SeriesLabels::unknown(reporter);
+        labels.source = source(listener);
+        if let Some(to) = to {
+            labels.destination = Peer {
+                workload: known(&to.workload),
+                namespace: known(&to.service_namespace),
+                app: known(&to.app),
+                version: known(&to.version),
+                canonical_service: known(&to.canonical_service),
+                canonical_revision: known(&to.canonical_revision),
+                ..Peer::default()
+            };
+            labels.service = known(&to.service);
+            labels.service_name = known(&to.service_name);
+            labels.service_namespace = known(&to.service_namespace);
+        }
+        self.environment.telemetry.series(labels)
+    }
+
+    /// Where requests are counted that reach no cluster.
+    fn nowhere(&self, direction: Direction, name: &str) -> Arc<Series> {
+        let reporter =
+            if direction == Direction::Inbound { Reporter::Destination } else { Reporter::Source };
+        let mut labels = SeriesLabels::unknown(reporter);
+        if direction == Direction::Gateway {
+            labels.source = gateway();
+        }
+        labels.service = name.to_owned().into();
+        labels.service_name = name.to_owned().into();
+        self.environment.telemetry.series(labels)
+    }
+}
+
+fn known(text: &str) -> std::borrow::Cow<'static, str> {
+    if text.is_empty() { "unknown".into() } else { text.to_owned().into() }
+}
+
+/// Who the requests of a listener come from, as far as the configuration knows.
+fn source(listener: &model::Listener) -> Peer {
+    match listener.direction {
+        model::Direction::Gateway => gateway(),
+        _ => Peer::default(),
+    }
+}
+
+fn gateway() -> Peer {
+    Peer {
+        workload: "pilotlight-gateway".into(),
+        app: "pilotlight-gateway".into(),
+        canonical_service: "pilotlight-gateway".into(),
+        ..Peer::default()
+    }
+}
