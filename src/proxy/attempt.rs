@@ -134,7 +134,8 @@ impl Attempts<'_> {
             destination.metrics.overflow(Limit::Requests).inc();
         })?;
         let record = &mut self.closing.record;
-        let dispatched = if record.attempts == 0 && record.hold.is_zero() { record.started } else { clock::now() };
+        let dispatched =
+            if record.attempts == 0 && record.hold.is_zero() { record.started } else { clock::now() };
         record.attempts = record.attempts.saturating_add(1);
         record.upstream_host = Some(slot.endpoint().address);
         self.deadlines.begin_try(self.outbound.retry.per_try_timeout.map(|timeout| dispatched + timeout));
@@ -285,9 +286,7 @@ impl Attempts<'_> {
         let Sent { response, lease, slot, request } = sent;
         let held = Held {
             lease: Some(lease),
-            slot,
-            request,
-            retry: self.tries.permit.take(),
+            _counted: (slot, request, self.tries.permit.take()),
             target: self.target.clone(),
             source: self.source.take(),
             keep_alive: None,

@@ -27,10 +27,8 @@ use tokio::time::Sleep;
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) lease: Option<Lease>,
-    pub(super) slot: Slot,
-    pub(super) request: Permit,
-    /// A retry in flight.
-    pub(super) retry: Option<Permit>,
+    /// The place at the endpoint, the request on its cluster's count, the retry in flight: held, not used.
+    pub(super) _counted: (Slot, Permit, Option<Permit>),
     pub(super) target: Arc<Target>,
     pub(super) source: Option<Rc<RefCell<Source>>>,
     /// The upstream's `Keep-Alive: timeout`.

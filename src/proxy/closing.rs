@@ -1,16 +1,17 @@
 //! The end of an exchange, which cannot be forgotten: whatever drops this closes the record.
 
-use super::Local;
+use super::{Connection, Local};
 use crate::clock;
 use crate::drain::InFlight;
 use crate::fault::{Fault, Kind};
-use crate::record::{Direction, Record};
+use crate::record::Record;
 use crate::snapshot::{Snapshot, Target};
 use crate::telemetry::{Observation, Series};
 use crate::upstream::Source;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// An exchange's record while it is open. Dropping it yields the access log line and the metrics; without
@@ -29,7 +30,7 @@ pub struct Closing {
     nowhere: Option<Arc<Series>>,
     /// The request's body, for its size.
     pub source: Option<Rc<RefCell<Source>>>,
-    local: Rc<Local>,
+    connection: Rc<Connection>,
     /// The answer has been given whole.
     complete: bool,
     _in_flight: InFlight,
@@ -38,8 +39,9 @@ pub struct Closing {
 impl Closing {
     /// Opens the end of an exchange that begins now.
     #[inline]
-    pub fn open(record: Record, snapshot: Arc<Snapshot>, local: Rc<Local>) -> Box<Closing> {
-        let in_flight = local.counter.begin();
+    pub fn open(record: Record, snapshot: Arc<Snapshot>, connection: Rc<Connection>) -> Box<Closing> {
+        let in_flight = connection.local.counter.begin();
+        connection.busy.set(connection.busy.get() + 1);
         Box::new(Closing {
             record,
             snapshot,
@@ -47,7 +49,7 @@ impl Closing {
             timeout_is_204: false,
             nowhere: None,
             source: None,
-            local,
+            connection,
             complete: false,
             _in_flight: in_flight,
         })
@@ -56,7 +58,7 @@ impl Closing {
     /// The worker's things.
     #[inline]
     pub fn local(&self) -> &Rc<Local> {
-        &self.local
+        &self.connection.local
     }
 
     /// Where the exchange is counted unless it gets a target.
@@ -67,7 +69,7 @@ impl Closing {
 
     /// Notes what went wrong.
     pub fn fail(&mut self, fault: Fault) {
-        self.local.telemetry.metrics.fault(fault.kind);
+        self.connection.local.telemetry.metrics.fault(fault.kind);
         self.record.fail(fault);
     }
 
@@ -94,7 +96,7 @@ impl Closing {
         if let Some(source) = &self.source {
             record.bytes_received = source.borrow().bytes();
         }
-        let worker = self.local.index;
+        let worker = self.connection.local.index;
         match &self.target {
             Some(target) => {
                 if let Some(series) = &target.source {
@@ -112,18 +114,16 @@ impl Closing {
             }
         }
         if let Some(log) = &self.snapshot.access_log {
-            self.local.log.log(log, record);
+            self.connection.local.log.log(log, record);
         }
-    }
-
-    /// Whether this side stands in front of callers without a proxy of their own.
-    pub fn is_gateway(&self) -> bool {
-        self.record.direction == Direction::Gateway
     }
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
         self.close(clock::now());
+        let connection = &*self.connection;
+        connection.busy.set(connection.busy.get() - 1);
+        connection.reads_served.set(connection.reads.load(Relaxed));
     }
 }

@@ -145,12 +145,6 @@ impl Deadlines {
         self.arm(at);
         self.sleep
     }
-
-    /// What is left for the upstream, in milliseconds, of the route's timeout or the try's.
-    pub(super) fn expected(&self, per_try: Option<Duration>) -> Option<Duration> {
-        let route = self.route.map(|timeout| timeout.saturating_sub(self.held));
-        [route, per_try].into_iter().flatten().min()
-    }
 }
 
 #[cfg(test)]

@@ -33,10 +33,11 @@ use crate::record::Direction;
 use crate::snapshot::{Reader, Snapshot};
 use crate::telemetry::{self, Telemetry};
 use crate::upstream::Pools;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use tower::ServiceBuilder;
 
 /// What the exchanges of one worker share; nothing of it leaves the worker's thread.
@@ -91,6 +92,12 @@ pub struct Connection {
     pub peer: Peer,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// Exchanges in flight on it.
+    pub busy: Cell<u32>,
+    /// Reads from its socket that brought something. Atomic only because hyper wants sockets that can be sent.
+    pub reads: Arc<AtomicU32>,
+    /// `reads` when the last exchange ended: more of them since then are a head under way.
+    pub reads_served: Cell<u32>,
 }
 
 /// The layers and the spine, for one client connection.
@@ -104,4 +111,3 @@ pub fn stack(connection: Rc<Connection>) -> Stack {
         .layer(tower::layer::layer_fn(Admit::new))
         .service(Forward::new(connection))
 }
-

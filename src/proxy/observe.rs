@@ -63,7 +63,7 @@ impl<S: Service<Exchange>> Service<Request<Incoming>> for Observe<S> {
         } else {
             record.captured = Captured::default();
         }
-        let closing = Closing::open(record, snapshot, connection.local.clone());
+        let closing = Closing::open(record, snapshot, self.connection.clone());
         self.inner.call(Exchange { request, closing })
     }
 }

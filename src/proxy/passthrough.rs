@@ -58,9 +58,9 @@ impl Passthrough {
     ) -> Result<Arc<Target>, Fault> {
         let port = authority.port.unwrap_or(80);
         let host = authority.host.trim_start_matches('[').trim_end_matches(']');
-        let found = tokio::net::lookup_host((host, port)).await.map_err(|error| {
-            Fault::because(Kind::UnknownHost, format_args!("looking up {host}: {error}"))
-        })?;
+        let found = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|error| Fault::because(Kind::UnknownHost, format_args!("looking up {host}: {error}")))?;
         let address = found.into_iter().find(|address| may_dial(*address, own)).ok_or_else(|| {
             Fault::because(Kind::UnknownHost, format_args!("{host} has no address that may be dialled"))
         })?;

@@ -54,8 +54,7 @@ pub(super) fn request<'a>(
         Protocol::Http1 => upgrade::wanted(parts, seen),
         Protocol::Http2 => None,
     };
-    let switch =
-        protocol.and_then(|protocol| Some((protocol, parts.extensions.remove::<OnUpgrade>()?)));
+    let switch = protocol.and_then(|protocol| Some((protocol, parts.extensions.remove::<OnUpgrade>()?)));
     let terms = headers::Terms {
         gateway,
         peer: &connection.peer,

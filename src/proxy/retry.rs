@@ -63,10 +63,8 @@ pub fn on_failure(failure: Failure, retry: &Retry, tries_left: bool, free_left: 
     if !tries_left || !retry.on.any(wanted) {
         return Verdict::GiveUp;
     }
-    let nothing_seen = matches!(
-        kind,
-        Kind::ConnectFailure | Kind::ConnectTimeout | Kind::NotSent | Kind::StreamRefused
-    );
+    let nothing_seen =
+        matches!(kind, Kind::ConnectFailure | Kind::ConnectTimeout | Kind::NotSent | Kind::StreamRefused);
     Verdict::Again { budgeted: !nothing_seen }
 }
 

@@ -3,9 +3,7 @@
 //! Total, like resolution: what cannot be compiled (the configuration promises that nothing is left that
 //! cannot) fails its own route only, and is told. Live state is looked up by name, so it is carried over.
 
-use super::{
-    Action, Destination, Direct, Forward, Listener, Route, Snapshot, Tables, Target, VirtualHost,
-};
+use super::{Action, Destination, Direct, Forward, Listener, Route, Snapshot, Tables, Target, VirtualHost};
 use crate::cluster::{Cluster, Registry};
 use crate::record::Direction;
 use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Side, Split};
@@ -55,7 +53,12 @@ pub fn compile(
 ) -> Compiled {
     let revisions: HashMap<&str, &model::Revision> =
         config.revisions.iter().map(|r| (r.key.as_str(), r)).collect();
-    let mut compiler = Compiler { environment, clusters: HashMap::new(), destinations: HashMap::new(), problems: Vec::new() };
+    let mut compiler = Compiler {
+        environment,
+        clusters: HashMap::new(),
+        destinations: HashMap::new(),
+        problems: Vec::new(),
+    };
     for cluster in &config.clusters {
         compiler.destination(cluster, &revisions);
     }
@@ -133,9 +136,9 @@ impl<'a> Compiler<'a> {
         };
         let tables = match &wanted.tables {
             model::Tables::One(table) => Tables::One(self.table(wanted, table)),
-            model::Tables::ByPort(tables) => {
-                Tables::ByPort(tables.iter().map(|(port, table)| (*port, self.table(wanted, table))).collect())
-            }
+            model::Tables::ByPort(tables) => Tables::ByPort(
+                tables.iter().map(|(port, table)| (*port, self.table(wanted, table))).collect(),
+            ),
         };
         Listener {
             name: wanted.name.as_str().into(),
@@ -250,8 +253,7 @@ impl<'a> Compiler<'a> {
 
     /// Where requests are counted that reach no cluster.
     fn nowhere(&self, direction: Direction, name: &str) -> Arc<Series> {
-        let reporter =
-            if direction == Direction::Inbound { Reporter::Destination } else { Reporter::Source };
+        let reporter = if direction == Direction::Inbound { Reporter::Destination } else { Reporter::Source };
         let mut labels = SeriesLabels::unknown(reporter);
         if direction == Direction::Gateway {
             labels.source = gateway();

@@ -8,14 +8,14 @@ mod compile;
 mod publish;
 
 pub use compile::{Compiled, Environment, compile};
-pub use publish::{Published, Reader};
 pub use proxy_config::model::{Protocol, Retry, RetryOn};
+pub use publish::{Published, Reader};
 
 use crate::cluster::Cluster;
 use crate::record::Direction;
 use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Split};
-use crate::telemetry::{ClusterMetrics, FunctionMetrics, Series};
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::{ClusterMetrics, FunctionMetrics, Series};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use std::collections::HashMap;

@@ -4,7 +4,7 @@ use super::connect;
 use super::h2::Connections;
 use super::lease::{Lease, Lease1};
 use super::{Reclaim, RequestBody};
-use crate::cluster::{Cluster, Endpoint, Gate, Permit};
+use crate::cluster::{Cluster, Endpoint, Permit};
 use crate::fault::Fault;
 use hyper::client::conn::http1;
 use proxy_config::model::Protocol;
@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long an unused connection to this host is kept: shorter than any server's own patience.
@@ -40,7 +39,6 @@ pub struct Idle {
 
 #[derive(Debug)]
 struct Entry {
-    gate: Arc<Gate>,
     idle: Vec<Idle>,
     streams: Rc<Connections>,
     keep: Duration,
@@ -258,7 +256,6 @@ impl Entry {
     fn new(cluster: &Cluster) -> Entry {
         let default = if cluster.local { IDLE_LOCAL } else { IDLE_REMOTE };
         Entry {
-            gate: cluster.gate.clone(),
             idle: Vec::new(),
             streams: Rc::default(),
             keep: cluster.limits.idle_timeout.unwrap_or(default),

@@ -1,0 +1,171 @@
+//! One client connection: which protocol it speaks, hyper's part of it, and its end.
+
+use super::board::{Board, Entry, HEAD_PATIENCE, IDLE_PATIENCE, Word};
+use super::socket::Socket;
+use crate::http::headers::Peer;
+use crate::proxy::{self, Connection, Local, ResponseBody, Stack};
+use crate::record::Direction;
+use crate::upstream::LocalExec;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::TokioTimer;
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// Of a request's head, all fields together.
+const MAX_HEAD: usize = 60 * 1024;
+/// hyper's read buffer: room for the largest head.
+const MAX_BUFFER: usize = 64 * 1024;
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+const MAX_STREAMS: u32 = 200;
+const MAX_LOCAL_RESETS: usize = 128;
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_SEND_BUFFER: usize = 128 * 1024;
+/// What an HTTP/2 client says first; no HTTP/1 request begins like it.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The stack as hyper wants it.
+struct Stacked(RefCell<Stack>);
+
+impl Service<Request<Incoming>> for Stacked {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = <Stack as tower::Service<Request<Incoming>>>::Future;
+
+    #[inline]
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        tower::Service::call(&mut *self.0.borrow_mut(), request)
+    }
+}
+
+/// Serves a connection until its end.
+pub(super) async fn serve(
+    local: Rc<Local>,
+    board: Rc<Board>,
+    listener: usize,
+    direction: Direction,
+    stream: TcpStream,
+    remote: SocketAddr,
+) {
+    // Without it, small answers wait for the client's delayed acknowledgements.
+    let _ = stream.set_nodelay(true);
+    let Ok(address) = stream.local_addr() else { return };
+    let Some(http2) = speaks_http2(&stream).await else { return };
+    let reads = Arc::new(AtomicU32::new(0));
+    let connection = Rc::new(Connection {
+        local,
+        listener,
+        direction,
+        remote,
+        address,
+        peer: Peer::new(remote.ip()),
+        scheme: "http",
+        busy: Cell::new(0),
+        reads: reads.clone(),
+        reads_served: Cell::new(0),
+    });
+    let entry = board.add(connection.clone(), http2);
+    let socket = Socket::new(stream, reads);
+    let stack = Stacked(RefCell::new(proxy::stack(connection)));
+    if http2 {
+        serve2(socket, stack, &entry).await
+    } else {
+        serve1(socket, stack, &entry).await
+    }
+    board.remove(&entry);
+}
+
+/// Looks at the first bytes without taking them. `None`: nothing came, or it went away.
+async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
+    let mut start = [0; PREFACE.len()];
+    let look = async {
+        loop {
+            let n = stream.peek(&mut start).await.ok().filter(|n| *n > 0)?;
+            if start[..n] != PREFACE[..n] {
+                return Some(false);
+            }
+            if n == PREFACE.len() {
+                return Some(true);
+            }
+            // A part of the preface: the rest is on its way, but would not make the socket readable anew.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // A connection opened ahead of its first request may stay silent for as long as an idle one.
+    tokio::time::timeout(IDLE_PATIENCE, stream.readable()).await.ok()?.ok()?;
+    tokio::time::timeout(HEAD_PATIENCE, look).await.ok()?
+}
+
+async fn serve1(socket: Socket, stack: Stacked, entry: &Entry) {
+    let connection = http1::Builder::new()
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_BUFFER)
+        .header_read_timeout(None)
+        .serve_connection(socket, stack)
+        .with_upgrades();
+    // Boxed once: hyper's connection is large, and this task is what an idle client costs.
+    let mut connection = Box::pin(connection);
+    drive(entry, connection.as_mut(), |c| c.graceful_shutdown()).await;
+}
+
+async fn serve2(socket: Socket, stack: Stacked, entry: &Entry) {
+    let connection = http2::Builder::new(LocalExec)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_local_error_reset_streams(MAX_LOCAL_RESETS)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .keep_alive_interval(Duration::from_secs(60))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .serve_connection(socket, stack);
+    let mut connection = Box::pin(connection);
+    drive(entry, connection.as_mut(), |c| c.graceful_shutdown()).await;
+}
+
+/// Runs hyper's connection, and does what the board says.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    entry: &Entry,
+    mut connection: Pin<&mut C>,
+    finish: impl Fn(Pin<&mut C>),
+) {
+    let mut told = Word::None;
+    poll_fn(|cx| {
+        let word = entry.word();
+        if word != told {
+            told = word;
+            match word {
+                Word::Finish => finish(connection.as_mut()),
+                Word::End => return Poll::Ready(()),
+                Word::None => {}
+            }
+        }
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(result) => {
+                if let Err(error) = result {
+                    tracing::debug!(client = %entry.connection.remote, %error, "client connection ended");
+                }
+                Poll::Ready(())
+            }
+            Poll::Pending => {
+                entry.watch(cx.waker());
+                Poll::Pending
+            }
+        }
+    })
+    .await;
+}
