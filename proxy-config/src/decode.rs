@@ -213,9 +213,4 @@ impl<'a> Cursor<'a> {
     pub fn info(&self, code: &'static str, message: impl Into<String>) {
         self.findings.add(Level::Info, code, &self.path, self.at(), message.into());
     }
-
-    /// Where findings go.
-    pub fn findings(&self) -> &'a Findings {
-        self.findings
-    }
 }

@@ -435,6 +435,10 @@ fn syntax_problem(file: &Path, text: &str, error: &ScanError) -> Problem {
     if line.contains('\t') {
         return problem.with_help("a tab in this line; YAML is indented with spaces");
     }
+    let indented = |l: &str| l.starts_with([' ', '\t']) && !l.trim().is_empty();
+    if text.contains("\nspec:") && !text.lines().any(indented) {
+        return problem.with_help("no line is indented: the indentation seems to be lost");
+    }
     problem
 }
 

@@ -196,10 +196,15 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// One finding a line, help below it; empty when all is well.
+    /// Errors and warnings; what is merely worth knowing is left to those who ask for all.
+    pub fn shown(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(|p| p.level != Level::Info)
+    }
+
+    /// Errors and warnings, one a line, help below it; empty when all is well.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        for problem in &self.problems {
+        for problem in self.shown() {
             // Writing to a String cannot fail.
             let _ = writeln!(out, "{problem}");
         }

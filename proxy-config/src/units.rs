@@ -116,6 +116,33 @@ pub fn percent(number: f64) -> Result<f64, String> {
     }
 }
 
+/// Standard base64, padding optional, line breaks ignored.
+pub fn base64(text: &str) -> Result<Vec<u8>, String> {
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut held) = (0u32, 0u32);
+    for byte in text.bytes().filter(|b| !matches!(b, b'\n' | b'\r')).take_while(|b| *b != b'=') {
+        let six = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return Err("invalid base64".to_owned()),
+        };
+        bits = (bits << 6 | u32::from(six)) & 0xffff;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            out.push(u8::try_from(bits >> held & 0xff).unwrap_or_default());
+        }
+    }
+    let rest = text.trim_end_matches(['\n', '\r', '=']);
+    if rest.contains('=') || held >= 6 {
+        return Err("invalid base64".to_owned());
+    }
+    Ok(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,12 +194,26 @@ mod tests {
         check("1Qi", None);
     }
 
+    #[test]
+    fn base64_is_decoded_with_or_without_padding() {
+        let check = |text: &str, want: Option<&[u8]>| {
+            assert_eq!(base64(text).ok().as_deref(), want, "{text}");
+        };
+        check("aGVsbG8=", Some(b"hello"));
+        check("aGVsbG8", Some(b"hello"));
+        check("", Some(b""));
+        check("a", None);
+        check("a=b", None);
+        check("a b", None);
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_a_reader_panic(text in "\\PC{0,24}") {
             let _ = duration(&text);
             let _ = duration_in_millis(&text);
             let _ = quantity_millis(&text);
+            let _ = base64(&text);
         }
 
         #[test]

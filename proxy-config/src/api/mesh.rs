@@ -1,5 +1,10 @@
 //! MeshConfig: settings of the whole mesh, wherever they are written.
 
+mod decode;
+mod shape;
+
+pub(crate) use decode::{decode, from_config_map};
+
 use super::Meta;
 use crate::model::{AccessLogEncoding, OutboundMode};
 use crate::report::At;

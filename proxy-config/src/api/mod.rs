@@ -4,10 +4,16 @@
 //! fields of one object. What needs other objects is `resolve`'s. A bad object still says who it is, so that
 //! it can be set aside by name.
 
+pub(crate) mod host;
 pub mod istio;
+mod kinds;
 pub mod knative;
 pub mod kubernetes;
 pub mod mesh;
+mod parse;
+pub(crate) mod shape;
+
+pub use parse::{parse, parse_mesh_file};
 
 use crate::model::ObjectRef;
 use crate::report::{At, Level, Place, Problem};

@@ -1,5 +1,11 @@
 //! DestinationRule: the terms on which a destination is used, and its subsets.
 
+mod decode;
+mod shape;
+
+pub(crate) use decode::decode;
+pub(crate) use shape::{CONNECTION_POOL, SPEC};
+
 use crate::api::Meta;
 use crate::model::Balance;
 use crate::report::{At, Place};

@@ -1,5 +1,11 @@
 //! Gateway: where traffic enters, and for which hosts.
 
+mod decode;
+mod shape;
+
+pub(crate) use decode::decode;
+pub(crate) use shape::{SPEC, TLS};
+
 use crate::api::Meta;
 use crate::report::{At, Place};
 

@@ -1,9 +1,12 @@
 //! Istio's kinds, as people write them.
 
-mod destination_rule;
-mod gateway;
-mod service_entry;
-mod virtual_service;
+pub(crate) mod destination_rule;
+pub(crate) mod gateway;
+mod headers;
+pub(crate) mod later;
+mod matching;
+pub(crate) mod service_entry;
+pub(crate) mod virtual_service;
 
 pub use destination_rule::{
     ConnectionPool, DestinationRule, OutlierDetection, PortPolicy, Subset, TrafficPolicy,

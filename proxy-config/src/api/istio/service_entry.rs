@@ -1,5 +1,11 @@
 //! ServiceEntry: hosts that are not Services of the input, and where they are found.
 
+mod decode;
+mod shape;
+
+pub(crate) use decode::decode;
+pub(crate) use shape::{SPEC, WORKLOAD};
+
 use crate::api::Meta;
 use crate::report::{At, Place};
 

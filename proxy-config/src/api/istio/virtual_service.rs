@@ -1,5 +1,12 @@
 //! VirtualService: what requests to some hosts must look like, and where they then go.
 
+mod decode;
+mod retries;
+mod shape;
+
+pub(crate) use decode::decode;
+pub(crate) use shape::SPEC;
+
 use crate::api::Meta;
 use crate::model::{HeaderOps, RedirectPort, RetryOn, StringMatch};
 use crate::report::{At, Place};

@@ -1,5 +1,11 @@
 //! Knative's kinds, as people write them.
 
+mod decode;
+mod scale;
 mod service;
+mod shape;
+
+pub(crate) use decode::decode;
+pub(crate) use shape::SPEC;
 
 pub use service::{Container, RevisionTemplate, Service, TrafficTarget};

@@ -1,8 +1,13 @@
 //! Kubernetes' kinds, as far as they say where a Service's endpoints are.
 
+mod decode;
 mod endpoint_slice;
 mod service;
+mod shape;
 mod workload;
+
+pub(crate) use decode::{endpoint_slice, pod, service, workload};
+pub(crate) use shape::{ENDPOINTS, SERVICE, SLICE_PORTS};
 
 pub use endpoint_slice::{EndpointSlice, SliceEndpoint, SlicePort};
 pub use service::{Service, ServicePort, TargetPort};

@@ -1,0 +1,75 @@
+//! Conditions on strings, and regular expressions.
+
+use crate::decode::Cursor;
+use crate::model::StringMatch;
+use regex_automata::nfa::thompson;
+
+/// Istio's bound on the text of an expression.
+const MAX_REGEX_CHARS: usize = 1024;
+/// A compiled expression may take so many bytes.
+const MAX_REGEX_BYTES: usize = 4 << 20;
+
+/// What an empty condition (`{}`) says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Empty {
+    /// That there is a value at all.
+    Present,
+    /// Nothing: it is an error.
+    Refused,
+}
+
+/// `exact`, `prefix` or `regex`: exactly one of them.
+pub(super) fn string_match(cursor: &Cursor<'_>, empty: Empty) -> Option<StringMatch> {
+    if !cursor.is_present() || cursor.node().is_some_and(|n| n.text().is_some()) {
+        return None;
+    }
+    let [exact, prefix, regex] = ["exact", "prefix", "regex"].map(|name| cursor.field(name));
+    let written = [&exact, &prefix, &regex].iter().filter(|c| c.is_present()).count();
+    if written == 0 && empty == Empty::Present {
+        return Some(StringMatch::Present);
+    }
+    if written != 1 {
+        cursor.error("IST0106", "exactly one of exact, prefix or regex must be set");
+        return None;
+    }
+    if let Some(text) = exact.string() {
+        return Some(StringMatch::Exact(text));
+    }
+    if let Some(text) = prefix.string() {
+        if text.is_empty() && !cursor.path().ends_with(".uri") {
+            prefix.error("IST0106", "prefix string match should not be empty");
+            return None;
+        }
+        return Some(StringMatch::Prefix(text));
+    }
+    let text = regex.string()?;
+    if text == "*" && empty == Empty::Present {
+        return Some(StringMatch::Present);
+    }
+    if text.is_empty() {
+        regex.error("IST0106", "regex string match should not be empty");
+        return None;
+    }
+    is_regex(&regex, &text).then_some(StringMatch::Regex(text))
+}
+
+/// Whether an expression is one, and not too large.
+pub(super) fn is_regex(cursor: &Cursor<'_>, text: &str) -> bool {
+    if text.chars().count() > MAX_REGEX_CHARS {
+        cursor.error("IST0106", format!("regex is too large, max length allowed is {MAX_REGEX_CHARS}"));
+        return false;
+    }
+    let config = thompson::Config::new().nfa_size_limit(Some(MAX_REGEX_BYTES));
+    let Err(error) = thompson::NFA::compiler().configure(config).build(&format!("^(?:{text})$")) else {
+        return true;
+    };
+    let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+    let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let message = format!("invalid regex {text:?}: {reason}; Istio uses RE2 style regex-based match");
+    if text == "*" || text.starts_with("*.") {
+        cursor.error_with_help("IST0106", message, "a regular expression, not a glob: write `.*`");
+    } else {
+        cursor.error("IST0106", message);
+    }
+    false
+}

@@ -1,0 +1,285 @@
+//! A Knative Service's tree to its struct, and the rules between its fields.
+
+use super::scale;
+use super::{Container, RevisionTemplate, Service, TrafficTarget};
+use crate::api::Meta;
+use crate::decode::Cursor;
+use crate::document::Value;
+use crate::model::{Probe, ProbeAction};
+use crate::report::At;
+use std::time::Duration;
+
+const E: &str = "IST0106";
+
+/// Knative's `timeoutSeconds` where none is written.
+const DEFAULT_TIMEOUT_SECONDS: u32 = 300;
+/// What Knative's own sidecar listens on.
+const RESERVED_PORTS: [u16; 6] = [8008, 8012, 8013, 8022, 9090, 9091];
+/// What Knative sets itself.
+const RESERVED_ENV: [&str; 4] = ["PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION"];
+
+pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> Option<Service> {
+    for (key, value) in root.field("metadata").field("annotations").entries() {
+        if key.value.starts_with("autoscaling.knative.dev/") || key.value == scale::LOCAL_COMMAND {
+            value.error_with_help(
+                "SC040",
+                "autoscaling annotations must be put under \"spec.template.metadata.annotations\" to work",
+                format!("move {} to spec.template.metadata.annotations", key.value),
+            );
+        }
+    }
+    let spec = root.field("spec");
+    let template = template(&spec.field("template"), &meta.object.name);
+    let traffic = traffic(&spec.field("traffic"));
+    Some(Service { meta, template: template?, traffic: traffic? })
+}
+
+fn template(cursor: &Cursor<'_>, service: &str) -> Option<RevisionTemplate> {
+    let metadata = cursor.field("metadata");
+    let name = metadata.field("name").text_at();
+    if let Some(name) = &name {
+        let here = metadata.field("name");
+        let rest = name.value.strip_prefix(service).and_then(|rest| rest.strip_prefix('-'));
+        if rest.is_none_or(str::is_empty) {
+            here.error(E, format!("{:?} must have prefix \"{service}-\"", name.value));
+        } else if !is_label(&name.value) {
+            here.error(E, format!("not a DNS 1035 label: {:?}", name.value));
+        }
+    }
+    let annotations = metadata.field("annotations");
+    let spec = cursor.field("spec");
+    let limited = |name: &str, max: i64| {
+        let field = spec.field(name);
+        let value = field.number::<i64>().unwrap_or(0);
+        if !(0..=max).contains(&value) {
+            field.error(E, format!("expected 0 <= {value} <= {max}"));
+        }
+        u32::try_from(value).unwrap_or(0)
+    };
+    let timeout = limited("timeoutSeconds", 600);
+    let labels = metadata.field("labels").string_map();
+    let (scale, local_command) = scale::annotations(&annotations);
+    Some(RevisionTemplate {
+        at: cursor.at(),
+        name,
+        labels: labels.into_iter().map(|(key, value)| (key.value, value.value)).collect(),
+        annotations: annotations.string_map(),
+        scale,
+        local_command,
+        container_concurrency: limited("containerConcurrency", 1000),
+        timeout_seconds: if timeout == 0 { DEFAULT_TIMEOUT_SECONDS } else { timeout },
+        container: container(&spec.field("containers"))?,
+    })
+}
+
+/// A DNS-1035 label.
+fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && !text.ends_with('-')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// The one that serves: the only one, else the one with ports.
+fn container(list: &Cursor<'_>) -> Option<Container> {
+    let all: Vec<Cursor<'_>> = list.items().collect();
+    let serving: Vec<&Cursor<'_>> =
+        all.iter().filter(|c| c.field("ports").items().next().is_some()).collect();
+    let chosen = match (all.as_slice(), serving.as_slice()) {
+        ([], _) => {
+            if list.is_present() {
+                list.error(E, "missing field(s): at least one container");
+            }
+            return None;
+        }
+        ([only], _) => only,
+        (_, [one]) => one,
+        (_, []) => {
+            list.error(E, "missing field(s): the container that serves needs `ports`");
+            return None;
+        }
+        (_, [_, second, ..]) => {
+            second.field("ports").error(E, "more than one container port is set");
+            return None;
+        }
+    };
+    for other in all.iter().filter(|c| c.path() != chosen.path()) {
+        other.warn("SC007", "a further container is read but does not act yet: it is not started");
+    }
+    Some(one_container(chosen))
+}
+
+fn one_container(cursor: &Cursor<'_>) -> Container {
+    if !cursor.field("image").is_present() {
+        cursor.warn_with_help("IST0133", "missing field(s): image", "a cluster refuses a container without");
+    }
+    if cursor.field("name").text() == Some("queue-proxy") {
+        cursor.field("name").error(E, "\"queue-proxy\" is a reserved container name");
+    }
+    let ports = cursor.field("ports");
+    if ports.items().nth(1).is_some() {
+        ports.error(E, "more than one container port is set");
+    }
+    let port = ports.items().next();
+    let name = port.as_ref().map(|p| p.field("name"));
+    let name_text = name.as_ref().and_then(Cursor::text).unwrap_or_default();
+    if let Some(name) = &name
+        && !matches!(name_text, "" | "http1" | "h2c")
+    {
+        name.error_with_help(
+            E,
+            format!("Port name {name_text} is not allowed"),
+            "Name must be empty, or one of: 'h2c', 'http1'",
+        );
+    }
+    let number = port.as_ref().map(|p| p.field("containerPort"));
+    let port_number = number.as_ref().and_then(Cursor::number::<u16>);
+    if let (Some(number), Some(value)) = (&number, port_number)
+        && RESERVED_PORTS.contains(&value)
+    {
+        number.error(E, format!("{value} is a reserved port"));
+    }
+    let words = |name: &str| cursor.field(name).strings().into_iter().map(|w| w.value).collect();
+    Container {
+        at: cursor.at(),
+        name: cursor.field("name").string(),
+        image: cursor.field("image").string(),
+        command: words("command"),
+        args: words("args"),
+        env: env(&cursor.field("env")),
+        port: port_number,
+        h2c: name_text == "h2c",
+        readiness: probe(&cursor.field("readinessProbe"), port_number),
+    }
+}
+
+fn env(list: &Cursor<'_>) -> Vec<(String, String)> {
+    let mut out: Vec<(String, String)> = Vec::new();
+    for item in list.items() {
+        let name = item.field("name");
+        let Some(text) = name.string() else { continue };
+        if RESERVED_ENV.contains(&text.as_str()) {
+            name.error_with_help(
+                E,
+                format!("{text:?} is a reserved environment variable"),
+                "remove it: it is set for every instance",
+            );
+            continue;
+        }
+        if text.is_empty() || text.contains(['=', '\0']) {
+            name.error(E, format!("invalid environment variable name {text:?}"));
+            continue;
+        }
+        if item.field("valueFrom").is_present() {
+            continue;
+        }
+        let value = item.field("value");
+        let value_text = value.string().unwrap_or_default();
+        if value_text.contains('\0') {
+            value.error(E, "an environment variable cannot contain a NUL");
+            continue;
+        }
+        out.push((text, value_text));
+    }
+    out
+}
+
+fn probe(cursor: &Cursor<'_>, container_port: Option<u16>) -> Probe {
+    let mut probe = Probe::default();
+    if !cursor.is_present() {
+        return probe;
+    }
+    let (http, tcp) = (cursor.field("httpGet"), cursor.field("tcpSocket"));
+    let actions = ["httpGet", "tcpSocket", "exec", "grpc"];
+    if actions.iter().filter(|name| cursor.field(name).is_present()).count() > 1 {
+        cursor.error(E, "expected exactly one of httpGet, tcpSocket, exec or grpc");
+    }
+    for action in [&http, &tcp] {
+        probe_port(&action.field("port"), container_port.unwrap_or(8080));
+    }
+    if http.is_present() {
+        if http.field("scheme").text() == Some("HTTPS") {
+            http.field("scheme").warn("SC007", "probing by HTTPS is read but does not act yet: HTTP is used");
+        }
+        let path = http.field("path").string().unwrap_or_default();
+        let path = if path.starts_with('/') { path } else { format!("/{path}") };
+        if path.bytes().any(|b| b <= b' ' || b == 0x7f) {
+            http.field("path").error(E, format!("invalid path {path:?}"));
+        }
+        let headers = http.field("httpHeaders");
+        let headers = headers
+            .items()
+            .filter_map(|h| Some((h.field("name").string()?, h.field("value").string()?)))
+            .collect();
+        probe.action = ProbeAction::Http { path, headers };
+    }
+    let seconds = |name: &str| cursor.field(name).number::<u32>();
+    let length = |name: &str| seconds(name).map(|s| Duration::from_secs(u64::from(s)));
+    probe.period = length("periodSeconds").unwrap_or(probe.period);
+    probe.timeout = length("timeoutSeconds").filter(|t| !t.is_zero()).unwrap_or(probe.timeout);
+    probe.initial_delay = length("initialDelaySeconds").unwrap_or_default();
+    probe.success = seconds("successThreshold").filter(|n| *n > 0).unwrap_or(1);
+    probe
+}
+
+/// Knative probes the port that serves, whatever else is written; so do we, and say so.
+fn probe_port(port: &Cursor<'_>, container_port: u16) {
+    if let Some(Value::Number(text)) = port.node().map(|n| &n.value)
+        && text.parse::<u16>().ok().is_none_or(|p| p != container_port && p != 0)
+    {
+        port.warn("IST0133", format!("the container's port {container_port} is probed, not {text}"));
+    }
+}
+
+fn traffic(list: &Cursor<'_>) -> Option<Vec<TrafficTarget>> {
+    let mut out: Vec<TrafficTarget> = Vec::new();
+    let mut total: i64 = 0;
+    let count = list.items().count();
+    for item in list.items() {
+        let percent = item.field("percent").number::<i64>().unwrap_or(0);
+        if !(0..=100).contains(&percent) {
+            item.field("percent").error(E, format!("expected 0 <= {percent} <= 100"));
+        }
+        total = total.saturating_add(percent);
+        if item.field("configurationName").is_present() {
+            item.field("configurationName").error(E, "must not set the field(s): configurationName");
+        }
+        let tag = item.field("tag").text_at().filter(|t| !t.value.is_empty());
+        if let Some(tag) = &tag {
+            check_tag(&item.field("tag"), tag, &out);
+        }
+        let revision = revision(&item);
+        let percent = u32::try_from(percent.clamp(0, 100)).unwrap_or(0);
+        out.push(TrafficTarget { at: item.at(), revision, tag, percent });
+    }
+    if count > 0 && total != 100 {
+        list.error(E, format!("Traffic targets sum to {total}, want 100"));
+        return None;
+    }
+    Some(out)
+}
+
+fn revision(item: &Cursor<'_>) -> Option<At<String>> {
+    let revision = item.field("revisionName").text_at().filter(|r| !r.value.is_empty());
+    let latest = item.field("latestRevision");
+    match (&revision, latest.boolean()) {
+        (Some(name), Some(true)) => {
+            let message = format!("may not set revisionName {:?} when latestRevision is true", name.value);
+            latest.error(E, message);
+        }
+        (None, Some(false)) => {
+            latest.error(E, "latestRevision must be true when revisionName is not set");
+        }
+        _ => {}
+    }
+    revision
+}
+
+fn check_tag(cursor: &Cursor<'_>, tag: &At<String>, before: &[TrafficTarget]) {
+    if !is_label(&tag.value) {
+        cursor.error(E, format!("not a DNS 1035 label: {:?}", tag.value));
+    }
+    if before.iter().any(|t| t.tag.as_ref() == Some(tag)) {
+        cursor.error(E, format!("Multiple definitions for {:?}", tag.value));
+    }
+}

@@ -1,0 +1,176 @@
+//! Kubernetes trees to structs.
+
+use super::{
+    ContainerPort, EndpointSlice, Pod, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort, Workload,
+};
+use crate::api::Meta;
+use crate::api::host::{self, Wildcard};
+use crate::decode::Cursor;
+use crate::document::Value;
+use crate::report::At;
+
+fn pairs(map: &Cursor<'_>) -> Vec<(String, String)> {
+    map.string_map().into_iter().map(|(key, value)| (key.value, value.value)).collect()
+}
+
+pub(crate) fn service(root: &Cursor<'_>, meta: Meta) -> Service {
+    let spec = root.field("spec");
+    let external = spec.field("type").text() == Some("ExternalName");
+    let external_name = external.then(|| {
+        let name = spec.field("externalName");
+        if !name.is_present() {
+            name.error("IST0106", "Required value for a Service of type ExternalName");
+        }
+        host::host(&name, Wildcard::No)
+    });
+    let list = spec.field("ports");
+    let ports: Vec<ServicePort> = list.items().filter_map(|item| service_port(&item)).collect();
+    for (i, port) in ports.iter().enumerate() {
+        if ports.len() > 1 && port.name.as_ref().is_none_or(String::is_empty) {
+            list.error("IST0106", format!("port {} needs a name: there are several", port.port.value));
+        } else if ports[..i].iter().any(|p| p.name == port.name) {
+            list.error("IST0106", format!("duplicate port name {:?}", port.name.clone().unwrap_or_default()));
+        }
+    }
+    let cluster_ip = spec.field("clusterIP");
+    let addresses = cluster_ip
+        .string()
+        .into_iter()
+        .chain(spec.field("clusterIPs").strings().into_iter().map(|a| a.value));
+    let mut cluster_ips: Vec<String> = addresses.filter(|a| a != "None" && !a.is_empty()).collect();
+    cluster_ips.dedup();
+    Service {
+        meta,
+        ports,
+        selector: pairs(&spec.field("selector")),
+        headless: cluster_ip.text() == Some("None"),
+        cluster_ips,
+        external_name: external_name.flatten(),
+        publish_not_ready: spec.field("publishNotReadyAddresses").boolean().unwrap_or(false),
+    }
+}
+
+fn service_port(item: &Cursor<'_>) -> Option<ServicePort> {
+    let target = item.field("targetPort");
+    let target_port = match target.node().map(|n| &n.value) {
+        Some(Value::Number(_)) => match target.number::<u16>() {
+            Some(0) | None => {
+                target.error("IST0106", "port must be in the range 1..65535");
+                None
+            }
+            Some(number) => Some(TargetPort::Number(number)),
+        },
+        Some(Value::String(name)) => {
+            if name.parse::<u16>().is_ok() {
+                target.error_with_help(
+                    "IST0106",
+                    format!("target port {name:?} is a name of digits"),
+                    format!("write {name} without quotes"),
+                );
+            }
+            Some(TargetPort::Name(name.clone()))
+        }
+        _ => None,
+    };
+    naming_convention(item);
+    Some(ServicePort {
+        port: item.field("port").number_at()?,
+        name: item.field("name").string(),
+        target_port,
+        app_protocol: item.field("appProtocol").string(),
+        tcp: item.field("protocol").text().is_none_or(|p| p == "TCP"),
+    })
+}
+
+/// What a port's name may begin with to say what is spoken there.
+const PROTOCOLS: [&str; 12] =
+    ["http", "http2", "https", "grpc", "grpc-web", "tcp", "tls", "udp", "mongo", "mysql", "redis", "h2c"];
+
+fn naming_convention(item: &Cursor<'_>) {
+    let name = item.field("name").text().unwrap_or_default().to_ascii_lowercase();
+    let known = |p: &str| name.strip_prefix(p).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    if item.field("appProtocol").is_present() || PROTOCOLS.iter().any(|p| known(p)) {
+        return;
+    }
+    if item.field("protocol").text().is_some_and(|p| p != "TCP") {
+        return;
+    }
+    let what = if name.is_empty() { "an unnamed port".to_owned() } else { format!("port name {name:?}") };
+    item.info(
+        "IST0118",
+        format!("{what} does not say what is spoken there; name it for instance http or grpc"),
+    );
+}
+
+pub(crate) fn endpoint_slice(root: &Cursor<'_>, meta: Meta) -> EndpointSlice {
+    let endpoints = root.field("endpoints").items().map(|item| {
+        let target = item.field("targetRef");
+        let is_pod = target.field("kind").text() == Some("Pod");
+        SliceEndpoint {
+            at: item.at(),
+            addresses: item.field("addresses").strings(),
+            ready: item.field("conditions").field("ready").boolean().unwrap_or(true),
+            pod: target.field("name").string().filter(|_| is_pod),
+        }
+    });
+    let ports = root.field("ports").items().map(|item| SlicePort {
+        name: item.field("name").string().unwrap_or_default(),
+        port: item.field("port").number(),
+        app_protocol: item.field("appProtocol").string(),
+        tcp: item.field("protocol").text().is_none_or(|p| p == "TCP"),
+    });
+    let (endpoints, ports) = (endpoints.collect(), ports.collect());
+    let service = meta.labels.get("kubernetes.io/service-name").cloned();
+    if service.is_none() {
+        root.field("metadata").warn_with_help(
+            "IST0133",
+            "the slice belongs to no Service",
+            "label it `kubernetes.io/service-name: <service>`",
+        );
+    }
+    EndpointSlice { meta, service, endpoints, ports }
+}
+
+pub(crate) fn pod(root: &Cursor<'_>, meta: Meta) -> Pod {
+    let status = root.field("status");
+    let first = status.field("podIPs").items().next().and_then(|ip| ip.field("ip").string());
+    let ip = status.field("podIP").string().or(first);
+    Pod { meta, ip, ports: container_ports(&root.field("spec")) }
+}
+
+pub(crate) fn workload(root: &Cursor<'_>, meta: Meta) -> Workload {
+    let template = root.field("spec").field("template");
+    let labels = template.field("metadata").field("labels");
+    let selector = root.field("spec").field("selector").field("matchLabels");
+    for (key, value) in selector.entries() {
+        let label: Option<At<String>> = labels.field(key.value).text_at();
+        if label.as_ref().map(|l| l.value.as_str()) != value.text() {
+            let message = format!("`selector` does not match template `labels`: {}", key.value);
+            value.warn("IST0133", message);
+        }
+    }
+    let annotations = template.field("metadata").field("annotations");
+    let inject = annotations.field("sidecar.istio.io/inject");
+    if inject.is_present() {
+        inject.info(
+            "SC050",
+            "prefer the label `sidecar.istio.io/inject`: the annotation alone injects nothing",
+        );
+    }
+    Workload { meta, template_labels: pairs(&labels), ports: container_ports(&template.field("spec")) }
+}
+
+fn container_ports(spec: &Cursor<'_>) -> Vec<ContainerPort> {
+    let of = |container: Cursor<'_>| {
+        let ports: Vec<ContainerPort> = container
+            .field("ports")
+            .items()
+            .filter_map(|port| {
+                let name = port.field("name").string().unwrap_or_default();
+                Some(ContainerPort { name, port: port.field("containerPort").number()? })
+            })
+            .collect();
+        ports
+    };
+    spec.field("containers").items().flat_map(of).collect()
+}

@@ -1,0 +1,243 @@
+//! The way in: files become a configuration and a report.
+//!
+//! Loading is total and the same at start-up and on every reload. What cannot be read is set aside and its
+//! last good version stays; nothing here opens a file.
+
+use crate::api::mesh::MeshConfig;
+use crate::api::{self, Object};
+use crate::lint;
+use crate::model::{Config, ObjectRef};
+use crate::report::{Level, Place, Problem, Report};
+use crate::resolve::{self, Input, functions};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// One file of the input.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// As it is to be named in messages; files are taken in the order of their paths.
+    pub path: PathBuf,
+    /// Its text, or why it cannot be read.
+    pub text: Result<String, String>,
+}
+
+/// What the command line says about the input.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Of objects that name none, and of the callers on the mesh listener.
+    pub namespace: String,
+    /// Of function hosts on gateways: `hello.default.<domain>`.
+    pub domain: String,
+    /// Commands to run, by function, `namespace/function` or revision: shell words, no shell.
+    pub exec: BTreeMap<String, String>,
+    /// Container commands run as they are written.
+    pub exec_all: bool,
+    /// A function without a command is answered by the built-in echo.
+    pub stand_in: bool,
+    /// A MeshConfig file; it goes before any found in the input.
+    pub mesh_file: Option<File>,
+    /// Errors refuse the whole. Not acted upon here: the caller asks the report.
+    pub strict: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            namespace: "default".to_owned(),
+            domain: "localhost".to_owned(),
+            exec: BTreeMap::new(),
+            exec_all: false,
+            stand_in: false,
+            mesh_file: None,
+            strict: false,
+        }
+    }
+}
+
+/// What files come to.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// What can be served.
+    pub config: Config,
+    /// Everything found on the way.
+    pub report: Report,
+    /// Objects that are not used as they stand in the files: their last good version is, or none.
+    pub quarantined: Vec<ObjectRef>,
+    /// The objects in use: the last good version of each.
+    objects: Vec<Arc<Object>>,
+    mesh_file: Option<Arc<MeshConfig>>,
+}
+
+/// Loads `files`. `previous` gives the last good versions of what cannot be read now; it is not needed.
+pub fn load(files: &[File], options: &Options, previous: Option<&Loaded>) -> Loaded {
+    let mut reading = Reading { previous, ..Reading::default() };
+    let mut files: Vec<&File> = files.iter().collect();
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    for file in files {
+        reading.read(file, options);
+    }
+    let mesh_file = reading.mesh_file(options);
+    let objects = reading.finish();
+    let Reading { mut problems, quarantined, .. } = reading;
+    let input = Input::new(&objects);
+    let resolved = resolve::resolve(&input, mesh_file.as_deref(), options, &mut problems);
+    lint::check(&input, &resolved.registry, &mut problems);
+    let config = resolved.config;
+    let quarantined = quarantined.into_iter().collect();
+    Loaded { config, report: Report::new(problems), quarantined, objects, mesh_file }
+}
+
+/// What tells objects apart; the revision's name too, as the documents of one function are its history.
+fn identity(object: &Object) -> (&ObjectRef, Option<&str>) {
+    let revision = match object {
+        Object::Function(function) => function.template.name.as_ref().map(|name| name.value.as_str()),
+        _ => None,
+    };
+    (&object.meta().object, revision)
+}
+
+#[derive(Default)]
+struct Reading<'a> {
+    previous: Option<&'a Loaded>,
+    objects: Vec<Arc<Object>>,
+    bad: BTreeSet<ObjectRef>,
+    problems: Vec<Problem>,
+    quarantined: BTreeSet<ObjectRef>,
+}
+
+impl<'a> Reading<'a> {
+    fn last_good(&self) -> &'a [Arc<Object>] {
+        self.previous.map_or(&[], |previous| &previous.objects)
+    }
+
+    fn read(&mut self, file: &File, options: &Options) {
+        let text = match &file.text {
+            Ok(text) => text,
+            Err(reason) => {
+                self.unreadable(&file.path, reason);
+                self.keep(&file.path);
+                return;
+            }
+        };
+        let parsed = api::parse(&file.path, text, &options.namespace);
+        self.problems.extend(parsed.problems);
+        if !parsed.broken || !self.keep(&file.path) {
+            self.objects.extend(parsed.objects.into_iter().map(Arc::new));
+            self.bad.extend(parsed.bad);
+        }
+    }
+
+    /// Keeps what was last read from a file; false when nothing was.
+    fn keep(&mut self, file: &Path) -> bool {
+        let before = self.objects.len();
+        self.objects.extend(self.last_good().iter().filter(|object| *object.meta().file == *file).cloned());
+        for object in &self.objects[before..] {
+            self.quarantined.insert(object.meta().object.clone());
+        }
+        self.objects.len() > before
+    }
+
+    fn mesh_file(&mut self, options: &Options) -> Option<Arc<MeshConfig>> {
+        let file = options.mesh_file.as_ref()?;
+        let last = self.previous.and_then(|previous| previous.mesh_file.clone());
+        let text = match &file.text {
+            Ok(text) => text,
+            Err(reason) => {
+                self.unreadable(&file.path, reason);
+                return last;
+            }
+        };
+        let parsed = api::parse_mesh_file(&file.path, text);
+        self.problems.extend(parsed.problems);
+        self.quarantined.extend(parsed.bad);
+        match parsed.objects.into_iter().next() {
+            Some(Object::Mesh(mesh)) if !parsed.broken => Some(Arc::new(mesh)),
+            _ => last,
+        }
+    }
+
+    fn unreadable(&mut self, path: &Path, reason: &str) {
+        let message = format!("cannot be read: {reason}");
+        self.problems.push(Problem::in_file(Level::Error, "SC014", path, Place::default(), message));
+    }
+
+    /// Puts the last good versions of bad objects in their places and refuses second ones.
+    fn finish(&mut self) -> Vec<Arc<Object>> {
+        let bad = std::mem::take(&mut self.bad);
+        for good in self.last_good() {
+            let missing = || self.objects.iter().all(|object| identity(object) != identity(good));
+            if bad.contains(&good.meta().object) && missing() {
+                self.objects.push(good.clone());
+            }
+        }
+        self.quarantined.extend(bad);
+        let mut objects = std::mem::take(&mut self.objects);
+        objects.sort_by(|a, b| {
+            let place = |object: &Arc<Object>| (object.meta().file.clone(), object.meta().at);
+            place(a).cmp(&place(b))
+        });
+        self.refuse_repeated(objects)
+    }
+
+    fn refuse_repeated(&mut self, objects: Vec<Arc<Object>>) -> Vec<Arc<Object>> {
+        let mut first: BTreeMap<(ObjectRef, Option<String>), Arc<Object>> = BTreeMap::new();
+        let mut kept = Vec::with_capacity(objects.len());
+        for object in objects {
+            let (reference, revision) = identity(&object);
+            let key = (reference.clone(), revision.map(str::to_owned));
+            match first.get(&key) {
+                Some(earlier) if !may_repeat(&object) && !same_revision(earlier, &object) => {
+                    self.problems.push(repeated(earlier, &object));
+                    self.quarantined.insert(key.0);
+                }
+                _ => {
+                    first.entry(key).or_insert_with(|| object.clone());
+                    kept.push(object);
+                }
+            }
+        }
+        kept
+    }
+}
+
+/// Objects that do nothing here (a Namespace written in every file) may be written again.
+fn may_repeat(object: &Object) -> bool {
+    matches!(object, Object::Inert(meta) if !meta.object.group.ends_with("istio.io"))
+}
+
+/// Two documents of one function with the same named template: only other fields have changed.
+fn same_revision(earlier: &Object, later: &Object) -> bool {
+    let (Object::Function(a), Object::Function(b)) = (earlier, later) else { return false };
+    let mut template = b.template.clone();
+    (template.at, template.container.at) = (a.template.at, a.template.container.at);
+    template.name.is_some() && template == a.template
+}
+
+fn repeated(earlier: &Object, later: &Object) -> Problem {
+    let (first, meta) = (earlier.meta(), later.meta());
+    let place = format!("{}:{}", first.file.display(), first.at);
+    let Object::Function(function) = later else {
+        let message = format!("this resource is also at {place}; that one is used");
+        let help = "remove one of them, or give it another name";
+        return meta.problem(Level::Error, "SC019", "metadata.name", meta.name_at, message).with_help(help);
+    };
+    match &function.template.name {
+        Some(name) => {
+            let message =
+                format!("revision {:?} has another template at {place}; that one is used", name.value);
+            let help = "a revision never changes: give this template a name of its own";
+            let path = "spec.template.metadata.name";
+            meta.problem(Level::Error, "SC019", path, name.at, message).with_help(help)
+        }
+        None => {
+            let message = format!("this Knative Service is also at {place}, and neither names its revision");
+            let name = functions::automatic_name(&meta.object.name, 2);
+            let help = format!(
+                "to keep both as revisions, name each: `spec.template.metadata.name: {name}`; else remove one"
+            );
+            meta.problem(Level::Error, "SC019", "spec.template", function.template.at, message)
+                .with_help(help)
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Gateways: which listeners there are, and which hosts each of them serves.
+
+use super::functions::Function;
+use super::names;
+use super::registry::Registry;
+use super::routes::{self, Scene, Through};
+use super::tables::GatewayTable;
+use crate::api::istio::{Gateway, Server, ServerProtocol, VirtualService};
+use crate::model::{Bind, Direction, Listener, Tables};
+use crate::report::{At, Level, Problem};
+use std::collections::BTreeMap;
+
+/// What the default gateway's callers are taken to have dialled.
+const HTTP_PORT: u16 = 80;
+
+/// All that gateways are made from.
+pub(crate) struct Gateways<'a> {
+    /// The Gateways of the input.
+    pub gateways: &'a [&'a Gateway],
+    /// The VirtualServices of the input, by name and then namespace.
+    pub virtual_services: &'a [&'a VirtualService],
+    /// The functions.
+    pub functions: &'a [Function<'a>],
+    /// What destinations come to.
+    pub registry: &'a Registry,
+    /// Of function hosts.
+    pub domain: &'a str,
+}
+
+/// A host that a server admits: the namespaces allowed to claim it, and the pattern.
+struct Admission<'a> {
+    namespace: Option<&'a str>,
+    pattern: &'a str,
+}
+
+impl<'a> Admission<'a> {
+    fn new(written: &'a str, gateway: &'a Gateway) -> Admission<'a> {
+        let (namespace, pattern) = match written.split_once('/') {
+            None | Some(("*", _)) => (None, written.rsplit_once('/').map_or(written, |(_, host)| host)),
+            Some((".", host)) => (Some(gateway.meta.object.namespace.as_str()), host),
+            Some((namespace, host)) => (Some(namespace), host),
+        };
+        Admission { namespace, pattern }
+    }
+
+    /// The part of `host` that is served, if any.
+    fn admit<'h>(&'h self, host: &'h str, namespace: &str) -> Option<&'h str> {
+        if self.namespace.is_some_and(|allowed| allowed != namespace) {
+            return None;
+        }
+        names::intersect(self.pattern, host)
+    }
+}
+
+/// The listeners: one for each port with an HTTP server, or the default one where there is no Gateway.
+pub(crate) fn build(from: &Gateways<'_>, problems: &mut Vec<Problem>) -> Vec<Listener> {
+    check_references(from, problems);
+    if from.gateways.is_empty() {
+        return vec![default_listener(from, problems)];
+    }
+    let mut ports: BTreeMap<u16, Vec<(&Gateway, &Server)>> = BTreeMap::new();
+    for gateway in from.gateways {
+        // Servers of other protocols are told of where they are read.
+        for server in gateway.servers.iter().filter(|s| s.protocol.value == ServerProtocol::Http) {
+            ports.entry(server.port.value).or_default().push((gateway, server));
+        }
+    }
+    ports.into_iter().map(|(port, servers)| listener(from, port, &servers, problems)).collect()
+}
+
+fn default_listener(from: &Gateways<'_>, problems: &mut Vec<Problem>) -> Listener {
+    let mut table = GatewayTable::default();
+    let scene = Scene { registry: from.registry, listener: Through::AnyGateway, port: HTTP_PORT };
+    for service in from.virtual_services {
+        let namespace = &service.meta.object.namespace;
+        if !routes::bound(&service.gateways, namespace, scene.listener) {
+            continue;
+        }
+        let routes = routes::build(service, &scene, problems);
+        for host in &service.hosts {
+            table.append(&names::expand(&host.value, namespace), &routes);
+        }
+    }
+    offer_functions(from, &scene, &mut table, |host, _| Some(host.to_owned()));
+    Listener {
+        name: "gateway:default".to_owned(),
+        direction: Direction::Gateway,
+        bind: Bind::DefaultGateway,
+        tables: Tables::One(table.finish(HTTP_PORT)),
+        origins: Vec::new(),
+    }
+}
+
+fn listener(
+    from: &Gateways<'_>,
+    port: u16,
+    servers: &[(&Gateway, &Server)],
+    problems: &mut Vec<Problem>,
+) -> Listener {
+    let mut by_gateway: BTreeMap<String, Vec<Admission<'_>>> = BTreeMap::new();
+    let mut origins = Vec::new();
+    for (gateway, server) in servers {
+        let object = &gateway.meta.object;
+        let admissions = by_gateway.entry(format!("{}/{}", object.namespace, object.name)).or_default();
+        admissions.extend(server.hosts.iter().map(|host| Admission::new(&host.value, gateway)));
+        if !origins.contains(object) {
+            origins.push(object.clone());
+        }
+    }
+    let mut table = GatewayTable::default();
+    for service in from.virtual_services {
+        for (key, admissions) in &by_gateway {
+            let scene = Scene { registry: from.registry, listener: Through::Gateway(key), port };
+            append(service, &scene, admissions, &mut table, problems);
+        }
+    }
+    let all: Vec<&Admission<'_>> = by_gateway.values().flatten().collect();
+    let scene = Scene { registry: from.registry, listener: Through::AnyGateway, port };
+    offer_functions(from, &scene, &mut table, |host, namespace| {
+        all.iter().find_map(|admission| admission.admit(host, namespace)).map(str::to_owned)
+    });
+    Listener {
+        name: format!("gateway:{port}"),
+        direction: Direction::Gateway,
+        bind: Bind::GatewayPort(port),
+        tables: Tables::One(table.finish(port)),
+        origins,
+    }
+}
+
+/// The rules of one VirtualService under every host that it claims and this gateway admits.
+fn append(
+    service: &VirtualService,
+    scene: &Scene<'_>,
+    admissions: &[Admission<'_>],
+    table: &mut GatewayTable,
+    problems: &mut Vec<Problem>,
+) {
+    let namespace = &service.meta.object.namespace;
+    if !routes::bound(&service.gateways, namespace, scene.listener) {
+        return;
+    }
+    let mut domains: Vec<String> = Vec::new();
+    for host in &service.hosts {
+        let host = names::expand(&host.value, namespace);
+        for domain in admissions.iter().filter_map(|admission| admission.admit(&host, namespace)) {
+            if !domains.iter().any(|known| known == domain) {
+                domains.push(domain.to_owned());
+            }
+        }
+    }
+    if domains.is_empty() {
+        return;
+    }
+    let routes = routes::build(service, scene, problems);
+    for domain in domains {
+        table.append(&domain, &routes);
+    }
+}
+
+/// Function hosts that nobody has claimed by exactly that name.
+fn offer_functions(
+    from: &Gateways<'_>,
+    scene: &Scene<'_>,
+    table: &mut GatewayTable,
+    admit: impl Fn(&str, &str) -> Option<String>,
+) {
+    for function in from.functions.iter().filter(|function| function.public()) {
+        for (host, target) in function.gateway_hosts(from.domain) {
+            let Some(service) = from.registry.service(&target) else { continue };
+            if let Some(domain) = admit(&host, &function.namespace) {
+                let dialled = Scene { port: super::registry::FUNCTION_PORT, ..*scene };
+                table.offer(&domain, || vec![routes::plain(service, &dialled)]);
+            }
+        }
+    }
+}
+
+/// Every gateway that a VirtualService names must exist, and admit one of its hosts.
+fn check_references(from: &Gateways<'_>, problems: &mut Vec<Problem>) {
+    for service in from.virtual_services {
+        for (i, written) in service.gateways.iter().enumerate() {
+            let path = format!("spec.gateways[{i}]");
+            check_reference(from, service, written, &path, problems);
+        }
+        for (r, rule) in service.http.iter().enumerate() {
+            for (m, block) in rule.matches.iter().enumerate() {
+                for (i, written) in block.gateways.iter().enumerate() {
+                    let path = format!("spec.http[{r}].match[{m}].gateways[{i}]");
+                    check_reference(from, service, written, &path, problems);
+                }
+            }
+        }
+    }
+}
+
+fn check_reference(
+    from: &Gateways<'_>,
+    service: &VirtualService,
+    written: &At<String>,
+    path: &str,
+    problems: &mut Vec<Problem>,
+) {
+    let namespace = &service.meta.object.namespace;
+    let key = routes::gateway_key(&written.value, namespace);
+    if key == routes::MESH {
+        return;
+    }
+    let is = |gateway: &&&Gateway| {
+        let object = &gateway.meta.object;
+        key == format!("{}/{}", object.namespace, object.name)
+    };
+    let Some(gateway) = from.gateways.iter().find(is) else {
+        problems.push(unknown_gateway(from, service, written, path));
+        return;
+    };
+    let admits = service.hosts.iter().any(|host| {
+        let host = names::expand(&host.value, namespace);
+        let mut admissions = gateway.servers.iter().flat_map(|server| &server.hosts);
+        admissions.any(|own| Admission::new(&own.value, gateway).admit(&host, namespace).is_some())
+    });
+    if !admits && !service.hosts.is_empty() {
+        let hosts: Vec<&str> =
+            gateway.servers.iter().flat_map(|s| &s.hosts).map(|host| host.value.as_str()).collect();
+        let message =
+            format!("none of the hosts is admitted by gateway {key}, which serves {}", hosts.join(", "));
+        problems.push(service.meta.problem(Level::Warning, "IST0132", path, written.at, message));
+    }
+}
+
+fn unknown_gateway(
+    from: &Gateways<'_>,
+    service: &VirtualService,
+    written: &At<String>,
+    path: &str,
+) -> Problem {
+    let name = written.value.rsplit('/').next().unwrap_or_default();
+    let message = format!("Referenced gateway not found: {:?}", written.value);
+    let problem = service.meta.problem(Level::Error, "IST0101", path, written.at, message);
+    let elsewhere =
+        from.gateways.iter().map(|gateway| &gateway.meta.object).find(|object| object.name == name);
+    match elsewhere {
+        Some(object) => {
+            let full = format!("{}/{}", object.namespace, object.name);
+            problem.with_help(format!(
+                "found {full} (SC011: a short name means the VirtualService's own namespace); write `{full}`"
+            ))
+        }
+        None if from.gateways.is_empty() => problem
+            .with_help("no Gateway is loaded; until there is one the default gateway serves these rules"),
+        None => problem,
+    }
+}

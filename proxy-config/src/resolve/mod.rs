@@ -1,0 +1,169 @@
+//! What the YAML means: objects in, a [`Config`] and every dangling reference out.
+//!
+//! Resolution is total. What an object refers to and does not exist becomes the name of a cluster that does
+//! not exist either, so that only what leads there fails.
+
+mod clusters;
+mod entries;
+pub(crate) mod functions;
+mod gateways;
+mod mesh;
+pub(crate) mod names;
+mod references;
+pub(crate) mod registry;
+pub(crate) mod routes;
+pub(crate) mod rules;
+mod services;
+mod settings;
+mod split;
+pub(crate) mod tables;
+mod terms;
+
+use crate::api::mesh::MeshConfig;
+use crate::api::{Object, istio, knative, kubernetes};
+use crate::model::{Action, Config, Listener, Revision, Route, Tables};
+use crate::report::Problem;
+use functions::Function;
+use gateways::Gateways;
+use registry::{Registry, Service};
+use rules::Rules;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub(crate) use crate::load::Options;
+
+/// The namespace whose DestinationRules hold for the whole mesh.
+const ROOT_NAMESPACE: &str = "istio-system";
+
+/// The objects of the input by kind, each in the order in which it is tried.
+#[derive(Default)]
+pub(crate) struct Input<'a> {
+    pub gateways: Vec<&'a istio::Gateway>,
+    /// By name, then namespace: where Istio asks for the oldest, files have no other order.
+    pub virtual_services: Vec<&'a istio::VirtualService>,
+    pub destination_rules: Vec<&'a istio::DestinationRule>,
+    pub service_entries: Vec<&'a istio::ServiceEntry>,
+    pub services: Vec<&'a kubernetes::Service>,
+    pub slices: Vec<&'a kubernetes::EndpointSlice>,
+    pub pods: Vec<&'a kubernetes::Pod>,
+    pub functions: Vec<&'a knative::Service>,
+    pub mesh: Vec<&'a MeshConfig>,
+}
+
+impl<'a> Input<'a> {
+    /// Sorts objects, which are in path order and then document order, by kind.
+    pub fn new(objects: &'a [Arc<Object>]) -> Input<'a> {
+        let mut input = Input::default();
+        for object in objects {
+            match &**object {
+                Object::Gateway(o) => input.gateways.push(o),
+                Object::VirtualService(o) => input.virtual_services.push(o),
+                Object::DestinationRule(o) => input.destination_rules.push(o),
+                Object::ServiceEntry(o) => input.service_entries.push(o),
+                Object::Service(o) => input.services.push(o),
+                Object::EndpointSlice(o) => input.slices.push(o),
+                Object::Pod(o) => input.pods.push(o),
+                Object::Function(o) => input.functions.push(o),
+                Object::Mesh(o) => input.mesh.push(o),
+                Object::Workload(_) | Object::Inert(_) => {}
+            }
+        }
+        let by_name = |service: &&istio::VirtualService| {
+            (service.meta.object.name.clone(), service.meta.object.namespace.clone())
+        };
+        input.virtual_services.sort_by_key(by_name);
+        input
+    }
+}
+
+/// A resolved configuration and what lints need of the way there.
+pub(crate) struct Resolved {
+    /// The configuration.
+    pub config: Config,
+    /// Every service.
+    pub registry: Registry,
+}
+
+/// Resolves. `mesh_file` is the MeshConfig named on the command line.
+pub(crate) fn resolve(
+    input: &Input<'_>,
+    mesh_file: Option<&MeshConfig>,
+    options: &Options,
+    problems: &mut Vec<Problem>,
+) -> Resolved {
+    let functions = functions::build(&input.functions, options, problems);
+    let rules = Rules::new(input.destination_rules.iter().map(|rule| terms::rule(rule)).collect());
+    let services = catalogue(input, &functions);
+    let registry = Registry::new(services, rules, &options.namespace, ROOT_NAMESPACE);
+    references::check(&input.virtual_services, &registry, problems);
+    let from = Gateways {
+        gateways: &input.gateways,
+        virtual_services: &input.virtual_services,
+        functions: &functions,
+        registry: &registry,
+        domain: &options.domain,
+    };
+    let mut listeners = gateways::build(&from, problems);
+    listeners.push(mesh::build(&input.virtual_services, &registry, &options.namespace, problems));
+    let config = Config {
+        mesh: settings::build(mesh_file, &input.mesh, problems),
+        revisions: revisions(functions, &listeners),
+        clusters: clusters::build(&registry),
+        listeners,
+    };
+    Resolved { config, registry }
+}
+
+/// Every host once: a function goes before a Kubernetes Service, and that before a ServiceEntry. Ports that
+/// only a later one has are added.
+fn catalogue(input: &Input<'_>, functions: &[Function<'_>]) -> BTreeMap<String, Service> {
+    let found = services::Found::new(&input.slices, &input.pods);
+    let mut all = functions::services(functions);
+    all.extend(services::build(&input.services, &found));
+    all.extend(entries::build(&input.service_entries, &input.pods));
+    let mut catalogue: BTreeMap<String, Service> = BTreeMap::new();
+    for service in all {
+        match catalogue.get_mut(&service.host) {
+            None => {
+                catalogue.insert(service.host.clone(), service);
+            }
+            Some(first) if matches!(first.backing, registry::Backing::Endpoints) => {
+                for port in service.ports {
+                    if first.port(port.number).is_none() {
+                        first.ports.push(port);
+                    }
+                }
+                first.ports.sort_by_key(|port| port.number);
+            }
+            Some(_) => {}
+        }
+    }
+    catalogue
+}
+
+/// All revisions; one that a VirtualService leads to counts as reachable, whatever the traffic says.
+fn revisions(functions: Vec<Function<'_>>, listeners: &[Listener]) -> Vec<Revision> {
+    let mut led_to = BTreeSet::new();
+    for route in listeners.iter().flat_map(all_routes) {
+        if let (true, Action::Forward(forward)) = (routes::is_written(&route.origin), &route.action) {
+            let hosts = forward.destinations.iter().filter_map(|d| d.cluster.rsplit('|').next());
+            led_to.extend(hosts.map(str::to_owned));
+        }
+    }
+    let all = functions.into_iter().flat_map(|function| function.revisions);
+    all.map(|(mut revision, _)| {
+        let host = names::service_host(&revision.name, &revision.namespace);
+        revision.reachable |= led_to.contains(&host);
+        revision
+    })
+    .collect()
+}
+
+/// Every route of a listener.
+pub(crate) fn all_routes(listener: &Listener) -> impl Iterator<Item = &Route> {
+    let tables: Vec<_> = match &listener.tables {
+        Tables::One(table) => vec![table],
+        Tables::ByPort(tables) => tables.values().collect(),
+    };
+    tables.into_iter().flat_map(|table| &table.hosts).flat_map(|host| &host.routes)
+}

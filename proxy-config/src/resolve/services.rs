@@ -1,0 +1,189 @@
+//! Kubernetes Services and the EndpointSlices and Pods behind them.
+
+use super::names;
+use super::registry::{self, Backing, Labels, Port, Service, Source};
+use crate::api::kubernetes::{self, EndpointSlice, Pod, ServicePort, SliceEndpoint, SlicePort, TargetPort};
+use crate::model::{DnsTarget, Endpoint, Protocol};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// How a port is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Speech {
+    /// HTTP, or nobody says otherwise.
+    pub http: bool,
+    /// The version.
+    pub protocol: Protocol,
+}
+
+const HTTP1: Speech = Speech { http: true, protocol: Protocol::Http1 };
+const HTTP2: Speech = Speech { http: true, protocol: Protocol::Http2 };
+const OPAQUE: Speech = Speech { http: false, protocol: Protocol::Http1 };
+
+/// By one protocol word: `grpc`, `kubernetes.io/h2c`…; `None`: an unknown word.
+pub(crate) fn speech_of(word: &str) -> Option<Speech> {
+    Some(match word.to_ascii_lowercase().as_str() {
+        "http" | "kubernetes.io/ws" => HTTP1,
+        "http2" | "grpc" | "grpc-web" | "h2c" | "kubernetes.io/h2c" => HTTP2,
+        "https" | "tls" | "tcp" | "udp" | "mongo" | "mysql" | "redis" | "kubernetes.io/wss" => OPAQUE,
+        _ => return None,
+    })
+}
+
+/// By `appProtocol`, else by the port's name up to the first `-`, else HTTP/1.1.
+pub(crate) fn speech(app_protocol: Option<&str>, name: &str) -> Speech {
+    if let Some(known) = app_protocol.and_then(speech_of) {
+        return known;
+    }
+    let name = name.to_ascii_lowercase();
+    if name == "grpc-web" || name.starts_with("grpc-web-") {
+        return HTTP2;
+    }
+    let prefix = name.split('-').next().unwrap_or_default();
+    speech_of(prefix).unwrap_or(HTTP1)
+}
+
+/// Where endpoints are looked for.
+pub(crate) struct Found<'a> {
+    /// All EndpointSlices, by namespace and Service.
+    slices: BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
+    /// All Pods by namespace and name.
+    pods: BTreeMap<(&'a str, &'a str), &'a Pod>,
+    /// All Pods by address.
+    addresses: BTreeMap<&'a str, &'a Pod>,
+}
+
+impl<'a> Found<'a> {
+    /// Indexes what the input holds.
+    pub fn new(slices: &[&'a EndpointSlice], pods: &[&'a Pod]) -> Found<'a> {
+        let mut found = Found { slices: BTreeMap::new(), pods: BTreeMap::new(), addresses: BTreeMap::new() };
+        for slice in slices {
+            if let Some(service) = &slice.service {
+                let key = (slice.meta.object.namespace.as_str(), service.as_str());
+                found.slices.entry(key).or_default().push(slice);
+            }
+        }
+        for pod in pods {
+            found.pods.insert((&pod.meta.object.namespace, &pod.meta.object.name), pod);
+            if let Some(ip) = &pod.ip {
+                found.addresses.insert(ip, pod);
+            }
+        }
+        found
+    }
+
+    fn labels(&self, namespace: &str, endpoint: &SliceEndpoint, address: &str) -> Labels {
+        let by_name = endpoint.pod.as_deref().and_then(|pod| self.pods.get(&(namespace, pod)));
+        by_name.or_else(|| self.addresses.get(address)).map(|pod| pod.meta.labels.clone()).unwrap_or_default()
+    }
+
+    fn endpoints(&self, service: &kubernetes::Service, port: &ServicePort) -> Vec<(Endpoint, Labels)> {
+        let object = &service.meta.object;
+        let key = (object.namespace.as_str(), object.name.as_str());
+        let mut endpoints: Vec<(Endpoint, Labels)> = Vec::new();
+        for slice in self.slices.get(&key).into_iter().flatten() {
+            let Some(number) = slice_port(slice, service, port) else { continue };
+            let ready = slice.endpoints.iter().filter(|e| e.ready || service.publish_not_ready);
+            for (endpoint, address) in ready.flat_map(|e| e.addresses.iter().map(move |address| (e, address)))
+            {
+                let Ok(ip) = address.value.parse::<IpAddr>() else { continue };
+                let found = Endpoint { address: SocketAddr::new(ip, number), weight: 1 };
+                if endpoints.iter().all(|(other, _)| *other != found) {
+                    endpoints.push((found, self.labels(&object.namespace, endpoint, &address.value)));
+                }
+            }
+        }
+        endpoints
+    }
+}
+
+/// The number under which a slice offers a Service's port: that of the same name; where a slice written by
+/// hand has no such name, the target's number, or its only port for an only port.
+fn slice_port(slice: &EndpointSlice, service: &kubernetes::Service, port: &ServicePort) -> Option<u16> {
+    let name = port.name.as_deref().unwrap_or_default();
+    let target = match &port.target_port {
+        Some(TargetPort::Number(number)) => Some(*number),
+        Some(TargetPort::Name(_)) => None,
+        None => Some(port.port.value),
+    };
+    let tcp: Vec<&SlicePort> = slice.ports.iter().filter(|port| port.tcp).collect();
+    let chosen = tcp
+        .iter()
+        .find(|offered| offered.name == name)
+        .or_else(|| tcp.iter().find(|offered| offered.name.is_empty() && offered.port == target))
+        .or_else(|| tcp.first().filter(|_| tcp.len() == 1 && service.ports.len() == 1))?;
+    chosen.port.or(target)
+}
+
+/// The Services, each as something to call.
+pub(crate) fn build(services: &[&kubernetes::Service], found: &Found<'_>) -> Vec<Service> {
+    services.iter().map(|service| one(service, found)).collect()
+}
+
+fn one(service: &kubernetes::Service, found: &Found<'_>) -> Service {
+    let object = &service.meta.object;
+    let host = names::service_host(&object.name, &object.namespace);
+    let mut ports: Vec<Port> = Vec::new();
+    for port in service.ports.iter().filter(|port| port.tcp) {
+        let speech = speech(port.app_protocol.as_deref(), port.name.as_deref().unwrap_or_default());
+        let source = match &service.external_name {
+            Some(name) => external(&name.value, port.port.value),
+            None => Source::Static(found.endpoints(service, port)),
+        };
+        if ports.iter().all(|other| other.number != port.port.value) {
+            ports.push(Port {
+                number: port.port.value,
+                http: speech.http,
+                protocol: speech.protocol,
+                source,
+            });
+        }
+    }
+    ports.sort_by_key(|port| port.number);
+    Service {
+        identity: registry::identity(&host, &object.name, &object.namespace),
+        host,
+        namespace: object.namespace.clone(),
+        ports,
+        backing: Backing::Endpoints,
+        addresses: service.cluster_ips.clone(),
+        origin: object.clone(),
+    }
+}
+
+fn external(name: &str, port: u16) -> Source {
+    let name = name.trim_end_matches('.');
+    match name.parse::<IpAddr>() {
+        Ok(ip) => {
+            let endpoint = Endpoint { address: SocketAddr::new(ip, port), weight: 1 };
+            Source::Static(vec![(endpoint, Labels::new())])
+        }
+        Err(_) => Source::Dns(vec![(DnsTarget { host: name.to_owned(), port, weight: 1 }, Labels::new())]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_spoken_to_as_its_app_protocol_or_name_says() {
+        for (app_protocol, name, expected) in [
+            (None, "", HTTP1),
+            (None, "web", HTTP1),
+            (None, "http-admin", HTTP1),
+            (None, "HTTP2-x", HTTP2),
+            (None, "grpc", HTTP2),
+            (None, "grpc-web", HTTP2),
+            (None, "grpc-web-x", HTTP2),
+            (None, "h2c", HTTP2),
+            (None, "tcp-redis", OPAQUE),
+            (Some("kubernetes.io/h2c"), "http", HTTP2),
+            (Some("http"), "grpc", HTTP1),
+            (Some("tcp"), "http", OPAQUE),
+            (Some("example.com/own"), "grpc", HTTP2),
+        ] {
+            assert_eq!(speech(app_protocol, name), expected, "{app_protocol:?} {name}");
+        }
+    }
+}
