@@ -1,0 +1,9 @@
+//! What YAML means: small texts and the routes, clusters, revisions and findings they come to.
+
+mod destinations;
+mod functions;
+mod pieces;
+mod reload;
+mod routes;
+mod seeds;
+mod view;
