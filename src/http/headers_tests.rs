@@ -1,3 +1,5 @@
+//! What preparation leaves of a request head, by tables and by property.
+
 use super::*;
 use http::Version;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! What changes do to a head, by tables.
+
 use super::*;
 use http::{Method, Version};
 use std::time::UNIX_EPOCH;

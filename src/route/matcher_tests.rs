@@ -1,3 +1,5 @@
+//! Which heads a match block holds for, by tables and against the rule told the slow way.
+
 use super::*;
 use http::Uri;
 use proptest::prelude::*;

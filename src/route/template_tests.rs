@@ -1,3 +1,5 @@
+//! What each operator gives, by tables.
+
 use super::*;
 use std::time::Duration;
 
