@@ -1,6 +1,6 @@
-//! Requests that must not be forwarded, because the next reader might understand them differently.
+//! Heads that must not be forwarded, because the next reader might understand them differently.
 //!
-//! The first look at a head, before routing. hyper and h2 have refused what breaks the grammar; here goes
+//! The first look at a request's head, before routing, and at a response's. hyper and h2 have refused what breaks the grammar; here goes
 //! what they let through.
 
 use super::authority::Authority;
@@ -8,7 +8,7 @@ use super::seen::Seen;
 use crate::fault::Kind;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::Scheme;
-use http::{Method, Version, request};
+use http::{Method, Version, request, response};
 
 /// Checks a request head and gives its authority, so that nobody parses it twice.
 ///
@@ -69,6 +69,16 @@ fn host(parts: &request::Parts, seen: Seen, authority: &Authority<'_>) -> Result
     // In HTTP/1 the absolute target wins over Host (RFC 9112, 3.2.2); in HTTP/2 there is no reason to differ.
     let same = || parts.headers[HOST].as_bytes().eq_ignore_ascii_case(authority.text.as_bytes());
     if parts.version == Version::HTTP_2 && !same() { Err(Kind::BadRequest) } else { Ok(()) }
+}
+
+/// Checks a response head from an upstream: the coding is taken off here, so that only `chunked` may be on it.
+///
+/// # Errors
+/// `BadResponse`.
+pub fn response(parts: &response::Parts) -> Result<(), Kind> {
+    let Some(coding) = parts.headers.get(TRANSFER_ENCODING) else { return Ok(()) };
+    let single = parts.headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_none();
+    if single && coding.as_bytes().eq_ignore_ascii_case(b"chunked") { Ok(()) } else { Err(Kind::BadResponse) }
 }
 
 fn several(parts: &request::Parts, name: &http::HeaderName) -> bool {
@@ -161,5 +171,23 @@ mod tests {
             ("GET / 1.1 | host: u@a", Err(Kind::BadRequest)),
             ("GET http://a/x 2 | host: b", Err(Kind::BadRequest)),
         ]);
+    }
+
+    #[test]
+    fn an_answer_may_be_chunked_and_nothing_else() {
+        for (codings, wanted) in [
+            (&[][..], Ok(())),
+            (&["chunked"], Ok(())),
+            (&["Chunked"], Ok(())),
+            (&["gzip, chunked"], Err(Kind::BadResponse)),
+            (&["gzip"], Err(Kind::BadResponse)),
+            (&["gzip", "chunked"], Err(Kind::BadResponse)),
+        ] {
+            let mut answer = http::Response::builder();
+            for coding in codings {
+                answer = answer.header("transfer-encoding", *coding);
+            }
+            assert_eq!(response(&answer.body(()).unwrap().into_parts().0), wanted, "{codings:?}");
+        }
     }
 }
