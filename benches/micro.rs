@@ -4,7 +4,7 @@
 //! `cargo bench --bench micro [FILTER]`. The whole path is measured by `hop`; this says where a change of it comes
 //! from. No step here opens a socket.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,6 +15,7 @@ use http::{Method, Version};
 use pilotlight::activator::{Bell, Hold, HoldLimits, Parked, Ticket};
 use pilotlight::clock;
 use pilotlight::cluster::{Endpoint, Members, Rng, Taken};
+use pilotlight::http::{Seen, headers, response};
 use pilotlight::route::{Facts, Head, HeaderChange, Hosts, Matcher, PathChange, Side, Split};
 use proxy_config::model::{Balance, Match, MessageOps, PathRewrite, StringMatch};
 
@@ -118,6 +119,36 @@ mod route_matching {
 
 mod header_preparation {
     use super::*;
+
+    /// Hop-by-hop fields out, the request id and what is known of the client in.
+    #[divan::bench(args = [false, true])]
+    fn a_request_as_a_gateway(bencher: Bencher, gateway: bool) {
+        let peer = headers::Peer::new(IpAddr::from([10, 0, 0, 7]));
+        let terms = headers::Terms { gateway, peer: &peer, secure: false, upgrade: None };
+        let (fields, mut rng) = (fields(), Rng::with_seed(1));
+        bencher.with_inputs(|| fields.clone()).bench_local_values(|mut fields| {
+            let seen = Seen::of(&fields);
+            headers::prepare(&mut fields, seen, &terms, &mut rng);
+            fields
+        });
+    }
+
+    #[divan::bench]
+    fn a_response(bencher: Bencher) {
+        let fields = [("content-type", "application/json"), ("content-length", "64"), ("server", "app")];
+        let field = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let fields: HeaderMap = fields.into_iter().map(field).collect();
+        let server = HeaderValue::from_static("istio-envoy");
+        let terms = response::Terms {
+            service_time: Some(clock::Duration::from_millis(3)),
+            server: Some(&server),
+            ..Default::default()
+        };
+        bencher.with_inputs(|| fields.clone()).bench_local_values(|mut fields| {
+            response::prepare(&mut fields, &terms);
+            fields
+        });
+    }
 
     fn facts() -> Facts<'static> {
         Facts {

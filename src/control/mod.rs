@@ -1,6 +1,7 @@
 //! What is slow or rare: files, name look-ups, the admin API, the log. Never on the path of an exchange.
 
 pub mod admin;
+pub mod discover;
 pub mod log;
 pub mod process;
 pub mod reload;

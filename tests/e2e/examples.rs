@@ -15,13 +15,20 @@ struct Step {
 #[test]
 fn hello_does_what_its_readme_says() {
     needs!("curl");
-    follow_readme("hello");
+    follow_readme("hello", &readme("hello"));
+}
+
+#[test]
+fn the_front_page_is_true_of_hello() {
+    needs!("curl");
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    follow_readme("hello", &readme);
 }
 
 #[test]
 fn shop_does_what_its_readme_says() {
     needs!("curl");
-    follow_readme("shop");
+    follow_readme("shop", &readme("shop"));
 }
 
 #[test]
@@ -57,14 +64,14 @@ fn readme(example: &str) -> String {
 }
 
 #[track_caller]
-fn follow_readme(example: &str) {
+fn follow_readme(example: &str, readme: &str) {
     let proxy = Proxy::over(directory(example)).start();
     let ports = [
         (":8080", proxy.front().address().port()),
         (":15001", proxy.mesh().address().port()),
         (":15000", proxy.admin().address().port()),
     ];
-    for step in steps(&readme(example)) {
+    for step in steps(readme) {
         let command = ports
             .iter()
             .fold(step.command.clone(), |text, (written, real)| text.replace(written, &format!(":{real}")));
@@ -72,7 +79,7 @@ fn follow_readme(example: &str) {
         let printed = outcome.stdout.trim_end();
         assert!(
             fits(&step.expected, printed),
-            "examples/{example}/README.md\n  $ {command}\nsays it prints\n{}\nbut it prints\n{printed}\n{}",
+            "the README of {example}\n  $ {command}\nsays it prints\n{}\nbut it prints\n{printed}\n{}",
             step.expected,
             outcome.stderr
         );

@@ -13,6 +13,7 @@ mod support;
 
 mod articles;
 mod clients;
+mod discovery;
 mod examples;
 mod functions;
 mod harness;

@@ -1,0 +1,88 @@
+//! Destinations by name, limits of the whole process, and what is said about what does not act.
+
+use crate::support::{Origin, Proxy, eventually, seconds, together, yaml};
+
+#[test]
+fn a_name_is_looked_up_and_each_of_its_addresses_is_an_endpoint() {
+    let origin = Origin::h1().reply("found");
+    let port = origin.address().port();
+    let text = format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: named}}\nspec:\n  \
+         hosts: [named.test]\n  location: MESH_EXTERNAL\n  resolution: DNS\n  \
+         ports: [{{number: 80, name: http, protocol: HTTP}}]\n  endpoints:\n  \
+         - {{address: localhost, ports: {{http: {port}}}}}\n---\n"
+    );
+    let proxy = Proxy::with(text).start();
+    eventually("the name is found", seconds(10), || {
+        (proxy.mesh().get("/").host("named.test").send().status == 200).then_some(())
+    });
+    assert_eq!(proxy.mesh().get("/").host("named.test").send().text(), "found");
+}
+
+#[test]
+fn a_service_entry_without_endpoints_is_503_uh() {
+    let proxy = Proxy::with(yaml::service_entry("empty.test", "HTTP", &[])).start();
+    let response = proxy.mesh().get("/empty").host("empty.test").send().expect(503);
+    assert_eq!(response.text(), "no healthy upstream");
+    assert!(proxy.access_line(&["/empty"]).contains(" 503 UH no_healthy_upstream "), "{}", proxy.output());
+}
+
+#[test]
+fn endpoints_share_the_load() {
+    let origins: Vec<Origin> = (0..3).map(|_| Origin::h1().reply("hello")).collect();
+    let endpoints: Vec<_> = origins.iter().map(Origin::address).collect();
+    for balance in ["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"] {
+        let policy = format!("loadBalancer: {{simple: {balance}}}");
+        let text = yaml::all_to("HTTP", &endpoints) + &yaml::destination_rule("upstream.test", &policy);
+        let proxy = Proxy::with(text).workers(2).start();
+        let before: Vec<usize> = origins.iter().map(Origin::hits).collect();
+        let mut connection = proxy.front().connect();
+        for _ in 0..120 {
+            connection.send(proxy.get("/")).expect(200);
+        }
+        let shares: Vec<usize> =
+            origins.iter().zip(before).map(|(origin, before)| origin.hits() - before).collect();
+        // A third of 120 is 40, with a standard deviation of about 5.
+        assert!(shares.iter().all(|share| (14..=66).contains(share)), "{balance}: {shares:?}");
+        if balance == "ROUND_ROBIN" {
+            assert!(shares.iter().all(|share| *share == 40), "one worker, one connection: {shares:?}");
+        }
+    }
+}
+
+#[test]
+fn all_functions_together_stay_under_the_ceiling() {
+    let functions = ["one", "two"].map(|name| yaml::function(name, "", "containerConcurrency: 1")).concat();
+    let proxy = Proxy::with(functions).args(["--max-instances", "3"]).start();
+    let answers = together(12, |number| {
+        let host = if number % 2 == 0 { "one.default.localhost" } else { "two.default.localhost" };
+        let request = proxy.get("/?delay=100ms").host(host).timeout(seconds(60));
+        request.send().expect(200).json()["pid"].as_u64().unwrap()
+    });
+    let instances: std::collections::BTreeSet<u64> = answers.into_iter().collect();
+    assert!(instances.len() <= 3, "{instances:?}");
+    proxy.logs("max-instances");
+}
+
+#[test]
+fn what_does_not_act_yet_is_said_and_never_silent() {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny-all}\nspec: {}\n---\n";
+    let unknown = "apiVersion: jaegertracing.io/v1\nkind: Jaeger\nmetadata: {name: simplest}\n---\n";
+    let proxy = Proxy::with(format!("{policy}{unknown}{}", yaml::function("hello", "", ""))).start();
+    let line = proxy.logs("not enforced yet");
+    assert!(line.contains("deny-all") || proxy.log().contains("deny-all"), "{line}");
+    proxy.get("/").host("hello.default.localhost").send().expect(200);
+}
+
+#[test]
+fn one_revision_name_with_two_templates_is_an_error_that_shows_the_fix() {
+    let document = |image: &str| {
+        format!(
+            "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {{name: twin}}\nspec:\n  template:\n    \
+                 metadata: {{name: twin-one}}\n    spec:\n      containers: [{{image: {image}, command: [pilotlight, echo]}}]\n---\n"
+        )
+    };
+    let proxy = Proxy::with(document("a:1") + &document("a:2") + &yaml::function("hello", "", "")).start();
+    proxy.logs("twin-one");
+    proxy.get("/").host("hello.default.localhost").send().expect(200);
+}
