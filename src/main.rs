@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use pilotlight::cli::{Cli, Command};
+use pilotlight::control::process::raise_open_files;
 use std::process::ExitCode;
 
 /// Measured against mimalloc: less than half the memory of an idle connection.
@@ -23,7 +24,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Command::Check(_) => ExitCode::SUCCESS,
-        Command::Echo(args) => pilotlight::cli::echo::run(args),
+        Command::Echo(args) => {
+            // Fewer connections are no reason not to start.
+            let _ = raise_open_files();
+            pilotlight::cli::echo::run(args)
+        }
         Command::Watchdog => pilotlight::driver::watchdog::run(),
     }
 }

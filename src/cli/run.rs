@@ -154,7 +154,7 @@ mod tests {
             parse("a b --port-map 80:8080 --port-map 443:8443 --exec x='sh -c \"a, b\"' --exec y=z").unwrap();
         assert_eq!(args.paths.len(), 2);
         assert_eq!(args.port_map.len(), 2);
-        assert_eq!(args.load.exec[0].words, ["sh", "-c", "a, b"]);
+        assert_eq!(args.load.exec[0].command, "sh -c \"a, b\"");
         assert_eq!(args.load.exec[1].name, "y");
     }
 

@@ -33,13 +33,13 @@ impl fmt::Display for PortMap {
     }
 }
 
-/// `NAME=COMMAND`, the command split into words as a shell would.
+/// `NAME=COMMAND`, the command known to split into words as a shell would.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
-    /// The function: `hello`, or `namespace/hello`.
+    /// The function, `namespace/function`, or a revision.
     pub name: String,
-    /// Program and arguments; never empty.
-    pub words: Vec<String>,
+    /// As written.
+    pub command: String,
 }
 
 impl FromStr for Exec {
@@ -48,14 +48,15 @@ impl FromStr for Exec {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, command) =
             text.split_once('=').ok_or("write NAME='command', for instance hello='python3 app.py'")?;
-        if name.trim().is_empty() {
+        let (name, command) = (name.trim(), command.trim());
+        if name.is_empty() {
             return Err("there is no function name before '='".to_owned());
         }
-        let words = shlex::split(command).ok_or("a quote in the command is not closed")?;
-        if words.is_empty() {
-            return Err(format!("the command of {name} is empty"));
+        match shlex::split(command) {
+            None => Err("a quote in the command is not closed".to_owned()),
+            Some(words) if words.is_empty() => Err(format!("the command of {name} is empty")),
+            Some(_) => Ok(Exec { name: name.to_owned(), command: command.to_owned() }),
         }
-        Ok(Exec { name: name.trim().to_owned(), words })
     }
 }
 
@@ -194,15 +195,15 @@ mod tests {
     }
 
     #[test]
-    fn exec_splits_words_as_a_shell_would() {
-        let exec = |name: &str, words: &[&str]| {
-            Some(Exec { name: name.to_owned(), words: words.iter().map(|w| (*w).to_owned()).collect() })
-        };
+    fn exec_names_a_function_and_a_command_of_shell_words() {
+        let exec =
+            |name: &str, command: &str| Some(Exec { name: name.to_owned(), command: command.to_owned() });
         check(
             str::parse::<Exec>,
             &[
-                ("hello=python3 app.py", exec("hello", &["python3", "app.py"])),
-                ("a=sh -c 'x=1; echo $x'", exec("a", &["sh", "-c", "x=1; echo $x"])),
+                ("hello=python3 app.py", exec("hello", "python3 app.py")),
+                ("a=sh -c 'x=1; echo $x'", exec("a", "sh -c 'x=1; echo $x'")),
+                ("default/a= x ", exec("default/a", "x")),
                 ("hello", None),
                 ("=x", None),
                 ("hello=", None),

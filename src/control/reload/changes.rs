@@ -176,8 +176,8 @@ pub struct Reload {
     pub changes: Changes,
     /// Everything that was found.
     pub report: Report,
-    /// Objects that are not served as written: (object, whether its last good version stays).
-    pub quarantined: Vec<(ObjectRef, bool)>,
+    /// Objects that are not served as written: their last good version is, or none.
+    pub quarantined: Vec<ObjectRef>,
 }
 
 impl Reload {
@@ -231,11 +231,7 @@ impl Reload {
     /// For the admin API.
     pub fn json(&self) -> Value {
         let [errors, warnings] = self.counts();
-        let quarantined: Vec<Value> = self
-            .quarantined
-            .iter()
-            .map(|(object, kept)| json!({ "object": object.to_string(), "last_good_version_serves": kept }))
-            .collect();
+        let quarantined: Vec<String> = self.quarantined.iter().map(ToString::to_string).collect();
         json!({
             "generation": self.generation,
             "time": rfc3339(self.at),

@@ -6,18 +6,18 @@
 //! its own, so that a large configuration delays no wake-up of a function. It never parses.
 
 pub mod changes;
-mod texts;
+mod shelf;
 mod tree;
 mod watches;
 
 use crate::clock::{self, Duration, Instant};
+use shelf::Shelf;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use texts::Texts;
 use watches::Watches;
 
 /// Without any event, everything is looked at again this often.
@@ -38,24 +38,58 @@ pub struct File {
     pub text: Result<String, String>,
 }
 
-/// Reads everything under `paths` once, as it is now.
-pub fn read(paths: &[PathBuf]) -> Vec<File> {
-    let listing = tree::list(paths);
-    let mut files: Vec<((usize, PathBuf), File)> = Vec::new();
-    for file in listing.files {
-        let text = texts::read(&file.path);
-        files.push(((file.root, file.path.clone()), File { path: file.path, text }));
-    }
-    for (root, path, reason) in listing.unreadable {
-        files.push(((root, path.clone()), File { path, text: Err(reason) }));
-    }
-    files.sort_by(|a, b| a.0.cmp(&b.0));
-    files.into_iter().map(|(_, file)| file).collect()
+/// Where the configuration is.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    /// Files and directories.
+    pub paths: Vec<PathBuf>,
+    /// `--mesh-config`. If it is below `paths` too, it is not read a second time.
+    pub mesh_file: Option<PathBuf>,
 }
 
-/// The first of `paths` that is not there, with the reason: a mistake on the command line.
-pub fn missing(paths: &[PathBuf]) -> Option<(&Path, io::Error)> {
-    paths.iter().find_map(|path| std::fs::metadata(path).err().map(|error| (path.as_path(), error)))
+/// All texts at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Texts {
+    /// In the order of the paths given, then of names.
+    pub files: Vec<File>,
+    /// `--mesh-config`.
+    pub mesh_file: Option<File>,
+}
+
+impl Paths {
+    /// Reads everything once, as it is now.
+    pub fn read(&self) -> Texts {
+        let listing = tree::list(&self.roots());
+        let read = |file: tree::Listed| (file.root, File { text: shelf::read(&file.path), path: file.path });
+        let failed = |(root, path, reason)| (root, File { path, text: Err(reason) });
+        let files = listing.files.into_iter().map(read);
+        let mut files: Vec<_> = files.chain(listing.unreadable.into_iter().map(failed)).collect();
+        files.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
+        self.split(files)
+    }
+
+    /// The first path that is not there, with the reason: a mistake on the command line.
+    pub fn missing(&self) -> Option<(&Path, io::Error)> {
+        let mut all = self.mesh_file.iter().chain(&self.paths);
+        all.find_map(|path| std::fs::metadata(path).err().map(|error| (path.as_path(), error)))
+    }
+
+    /// The mesh file, where there is one, comes first.
+    fn roots(&self) -> Vec<PathBuf> {
+        self.mesh_file.iter().chain(&self.paths).cloned().collect()
+    }
+
+    fn split(&self, files: Vec<(usize, File)>) -> Texts {
+        let mut texts = Texts::default();
+        for (root, file) in files {
+            if root == 0 && self.mesh_file.is_some() {
+                texts.mesh_file = Some(file);
+            } else {
+                texts.files.push(file);
+            }
+        }
+        texts
+    }
 }
 
 /// The watching thread; it ends when this is dropped.
@@ -66,21 +100,22 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Watches `paths` and calls `on_change` with all files: first when they have settled after start (with
+    /// Watches `paths` and calls `on_change` with all texts: first when they have settled after start (with
     /// none, if there are none), then whenever a text has changed, files have come or gone.
     ///
     /// # Errors
     /// When no thread can be had.
-    pub fn spawn<F>(paths: Vec<PathBuf>, on_change: F) -> io::Result<Watcher>
+    pub fn spawn<F>(paths: Paths, on_change: F) -> io::Result<Watcher>
     where
-        F: FnMut(Vec<File>) + Send + 'static,
+        F: FnMut(Texts) + Send + 'static,
     {
         let (bell, rung) = sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
         let watches = Watches::new(bell.clone());
         let watching = Watching {
+            roots: paths.roots(),
             paths,
-            texts: Texts::default(),
+            shelf: Shelf::default(),
             watches,
             on_change,
             rung,
@@ -108,8 +143,9 @@ impl Drop for Watcher {
 
 /// What the thread holds.
 struct Watching<F> {
-    paths: Vec<PathBuf>,
-    texts: Texts,
+    paths: Paths,
+    roots: Vec<PathBuf>,
+    shelf: Shelf,
     watches: Watches,
     on_change: F,
     rung: Receiver<()>,
@@ -120,7 +156,7 @@ struct Watching<F> {
     changed_at: Option<Instant>,
 }
 
-impl<F: FnMut(Vec<File>)> Watching<F> {
+impl<F: FnMut(Texts)> Watching<F> {
     fn run(mut self) {
         while !self.stop.load(Ordering::Acquire) {
             let now = clock::now();
@@ -135,15 +171,15 @@ impl<F: FnMut(Vec<File>)> Watching<F> {
 
     /// Looks once and tells what is due; returns when to look again at the latest.
     fn look(&mut self, now: Instant) -> Instant {
-        let mut listing = tree::list(&self.paths);
+        let mut listing = tree::list(&self.roots);
         // What appeared between the listing of a directory and its first watch gave no event.
         for _ in 0..3 {
             if !self.watches.follow(&listing.directories) {
                 break;
             }
-            listing = tree::list(&self.paths);
+            listing = tree::list(&self.roots);
         }
-        let look = self.texts.look(&listing, now, clock::wall());
+        let look = self.shelf.look(&listing, now, clock::wall());
         if look.changed || !self.told {
             self.changed_at.get_or_insert(now);
         }
@@ -158,15 +194,15 @@ impl<F: FnMut(Vec<File>)> Watching<F> {
     }
 
     fn tell(&mut self) {
-        for path in self.texts.unsettled() {
+        for path in self.shelf.unsettled() {
             tracing::warn!(file = %path.display(), "not read yet: it is still being written");
         }
         self.changed_at = None;
         self.told = true;
-        let files = self.texts.files();
+        let texts = self.paths.split(self.shelf.files());
         let on_change = &mut self.on_change;
         // Text from outside must not be able to end the reloads of a process that serves.
-        if catch_unwind(AssertUnwindSafe(|| on_change(files))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| on_change(texts))).is_err() {
             tracing::error!("reload failed by a defect of this program; the configuration before it stays");
         }
     }
@@ -231,12 +267,13 @@ mod tests {
         fn over(folder: Folder) -> Watched {
             let (told, changes) = channel();
             let root = folder.path(".");
-            let watcher = Watcher::spawn(vec![root.clone()], move |files| {
+            let paths = Paths { paths: vec![root.clone()], mesh_file: None };
+            let watcher = Watcher::spawn(paths, move |texts| {
                 let word = |file: &File| {
                     let name = file.path.strip_prefix(&root).unwrap().display().to_string();
                     format!("{name}={}", file.text.as_deref().unwrap_or("!"))
                 };
-                let words: Vec<String> = files.iter().map(word).collect();
+                let words: Vec<String> = texts.files.iter().map(word).collect();
                 let _ = told.send(words.join(" "));
             })
             .unwrap();
@@ -310,12 +347,28 @@ mod tests {
     }
 
     #[test]
+    fn the_mesh_file_is_told_apart_and_not_read_twice() {
+        let folder = Folder::new();
+        folder.write("mesh.yaml", "m");
+        folder.write("a.yaml", "1");
+        let paths = Paths { paths: vec![folder.path(".")], mesh_file: Some(folder.path("mesh.yaml")) };
+        let texts = paths.read();
+        assert_eq!(texts.mesh_file.unwrap().text.unwrap(), "m");
+        let names: Vec<String> = texts.files.iter().map(|f| folder.name(&f.path)).collect();
+        assert_eq!(names, ["a.yaml"]);
+        assert!(paths.missing().is_none());
+        let wrong = Paths { mesh_file: Some(folder.path("none")), ..paths };
+        assert_eq!(folder.name(wrong.missing().unwrap().0), "none");
+    }
+
+    #[test]
     fn a_reload_that_panics_does_not_end_the_watching() {
         let folder = Folder::new();
         folder.write("a.yaml", "1");
         let (told, changes) = channel();
-        let _watcher = Watcher::spawn(vec![folder.path(".")], move |files| {
-            let text = files[0].text.clone().unwrap();
+        let paths = Paths { paths: vec![folder.path(".")], mesh_file: None };
+        let _watcher = Watcher::spawn(paths, move |texts| {
+            let text = texts.files[0].text.clone().unwrap();
             told.send(text.clone()).unwrap();
             assert_ne!(text, "1", "the first one fails");
         })

@@ -108,9 +108,8 @@ impl Walk {
             return;
         }
         if depth > MAX_DEPTH || self.listing.directories.len() >= MAX_DIRECTORIES {
-            let reason = format!(
-                "not read: more than {MAX_DEPTH} directories deep, or more than {MAX_DIRECTORIES} in all"
-            );
+            let reason =
+                format!("more than {MAX_DEPTH} directories deep, or more than {MAX_DIRECTORIES} in all");
             self.listing.unreadable.push((root, path.to_owned(), reason));
             return;
         }
@@ -151,7 +150,7 @@ impl Walk {
         let reason = if !metadata.is_file() {
             "not a file".to_owned()
         } else if self.listing.files.len() >= MAX_FILES {
-            format!("not read: more than {MAX_FILES} files")
+            format!("more than {MAX_FILES} files")
         } else {
             self.listing.files.push(Listed { root, path: path.to_owned(), stamp: Stamp::of(metadata) });
             return;
@@ -175,7 +174,7 @@ impl Walk {
     }
 
     fn fail(&mut self, root: usize, path: &Path, error: &io::Error) {
-        self.listing.unreadable.push((root, path.to_owned(), format!("cannot be read: {error}")));
+        self.listing.unreadable.push((root, path.to_owned(), error.to_string()));
     }
 }
 

@@ -32,7 +32,7 @@ struct Held {
 
 /// All texts.
 #[derive(Debug, Default)]
-pub struct Texts {
+pub struct Shelf {
     held: BTreeMap<(usize, PathBuf), Held>,
     unreadable: Vec<(usize, PathBuf, String)>,
 }
@@ -46,7 +46,7 @@ pub struct Look {
     pub again_at: Option<Instant>,
 }
 
-impl Texts {
+impl Shelf {
     /// Takes a listing into account and reads what has settled.
     pub fn look(&mut self, listing: &Listing, now: Instant, wall: SystemTime) -> Look {
         let mut look = Look { changed: self.unreadable != listing.unreadable, again_at: None };
@@ -100,21 +100,22 @@ impl Texts {
         });
     }
 
-    /// Every file with its last text, in the order of the paths given, then of names; files that were never
-    /// read yet are left out, what cannot be listed comes as a file with the reason.
-    pub fn files(&self) -> Vec<File> {
-        let mut files: Vec<((usize, &Path), File)> = Vec::with_capacity(self.held.len());
-        for ((root, path), held) in &self.held {
-            let readable = !self.unreadable.iter().any(|(_, failed, _)| failed == path);
-            if let (true, Some(text)) = (readable, &held.text) {
-                files.push(((*root, path), File { path: path.clone(), text: text.clone() }));
-            }
-        }
-        for (root, path, reason) in &self.unreadable {
-            files.push(((*root, path), File { path: path.clone(), text: Err(reason.clone()) }));
-        }
-        files.sort_by(|a, b| a.0.cmp(&b.0));
-        files.into_iter().map(|(_, file)| file).collect()
+    /// Every file with its last text and the number of the path it was found under, in the order of those
+    /// paths, then of names; files that were never read yet are left out, what cannot be listed comes as a
+    /// file with the reason.
+    pub fn files(&self) -> Vec<(usize, File)> {
+        let readable = |path: &Path| !self.unreadable.iter().any(|(_, failed, _)| failed == path);
+        let read = self.held.iter().filter_map(|((root, path), held)| {
+            let text = held.text.as_ref().filter(|_| readable(path))?;
+            Some((*root, File { path: path.clone(), text: text.clone() }))
+        });
+        let unreadable = self
+            .unreadable
+            .iter()
+            .map(|(root, path, reason)| (*root, File { path: path.clone(), text: Err(reason.clone()) }));
+        let mut files: Vec<(usize, File)> = read.chain(unreadable).collect();
+        files.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
+        files
     }
 
     /// Paths that are listed but were never read, because they never stopped changing.
@@ -128,7 +129,7 @@ impl Held {
     fn take(&mut self, path: &Path, total: u64, now: Instant, look: &mut Look) {
         let before = Stamp::at(path);
         let text = if total > MAX_TOTAL {
-            Err(format!("not read: all files together have more than {} MiB", MAX_TOTAL >> 20))
+            Err(format!("all files together have more than {} MiB", MAX_TOTAL >> 20))
         } else {
             read(path)
         };
@@ -163,12 +164,12 @@ fn settled_at(since: Instant, stamp: &Stamp, now: Instant, wall: SystemTime) -> 
 /// # Errors
 /// In words for the operator: unreadable, too large, not UTF-8.
 pub fn read(path: &Path) -> Result<String, String> {
-    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+    let cannot = |error: std::io::Error| error.to_string();
     let file = fs::File::open(path).map_err(cannot)?;
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(format!("not read: larger than {} MiB", MAX_BYTES >> 20));
+        return Err(format!("larger than {} MiB", MAX_BYTES >> 20));
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
@@ -185,13 +186,13 @@ mod tests {
 
     struct Bench {
         folder: Folder,
-        texts: Texts,
+        texts: Shelf,
         start: Instant,
     }
 
     impl Bench {
         fn new() -> Bench {
-            Bench { folder: Folder::new(), texts: Texts::default(), start: crate::clock::now() }
+            Bench { folder: Folder::new(), texts: Shelf::default(), start: crate::clock::now() }
         }
 
         /// Looks at `ms` with a wall clock that makes every file look just written.
@@ -204,8 +205,12 @@ mod tests {
             let look = self.look(ms);
             let again_at = again_ms.map(|ms| self.start + Duration::from_millis(ms));
             assert_eq!(look, Look { changed, again_at }, "at {ms} ms");
-            let found: Vec<(String, Option<String>)> =
-                self.texts.files().into_iter().map(|f| (self.folder.name(&f.path), f.text.ok())).collect();
+            let found: Vec<(String, Option<String>)> = self
+                .texts
+                .files()
+                .into_iter()
+                .map(|(_, f)| (self.folder.name(&f.path), f.text.ok()))
+                .collect();
             let wanted: Vec<_> = files.iter().map(|(n, t)| ((*n).to_owned(), t.map(str::to_owned))).collect();
             assert_eq!(found, wanted, "at {ms} ms");
         }
@@ -264,16 +269,14 @@ mod tests {
         bench.look(0);
         bench.look(100);
         let root = bench.folder.path(".");
-        let listing = Listing {
-            unreadable: vec![(0, root.join("sub"), "cannot be read: denied".to_owned())],
-            ..Listing::default()
-        };
+        let listing =
+            Listing { unreadable: vec![(0, root.join("sub"), "denied".to_owned())], ..Listing::default() };
         let later = bench.start + Duration::from_secs(60);
         let look = bench.texts.look(&listing, later, SystemTime::UNIX_EPOCH);
         assert_eq!(look, Look { changed: true, again_at: None });
         let files = bench.texts.files();
         assert_eq!(files.len(), 2);
-        assert!(files[0].text.is_err() && files[1].text.is_ok());
+        assert!(files[0].1.text.is_err() && files[1].1.text.is_ok());
     }
 
     #[test]
