@@ -23,7 +23,7 @@ fn main() -> ExitCode {
             eprintln!("pilotlight: `run` is not part of this build");
             ExitCode::FAILURE
         }
-        Command::Check(_) => ExitCode::SUCCESS,
+        Command::Check(args) => pilotlight::cli::check::run(&args),
         Command::Echo(args) => {
             // Fewer connections are no reason not to start.
             let _ = raise_open_files();

@@ -13,6 +13,7 @@ pub use echo::EchoArgs;
 pub use run::RunArgs;
 
 use clap::{Args, Parser, Subcommand};
+use proxy_config::load::{File, Options};
 use std::path::PathBuf;
 use values::Exec;
 
@@ -90,6 +91,21 @@ pub struct LoadArgs {
     #[arg(long, env = "PILOTLIGHT_STAND_IN", value_parser = clap::builder::BoolishValueParser::new(),
           hide_env_values = true)]
     pub stand_in: bool,
+}
+
+impl LoadArgs {
+    /// The same for `proxy_config::load`, which also wants the text of the mesh file.
+    pub fn options(&self, mesh_file: Option<File>) -> Options {
+        Options {
+            namespace: self.namespace.clone(),
+            domain: self.domain.clone(),
+            exec: self.exec.iter().map(|exec| (exec.name.clone(), exec.command.clone())).collect(),
+            exec_all: self.exec_all,
+            stand_in: self.stand_in,
+            mesh_file,
+            ..Options::default()
+        }
+    }
 }
 
 /// How a listing is written.

@@ -11,6 +11,7 @@ mod tree;
 mod watches;
 
 use crate::clock::{self, Duration, Instant};
+use proxy_config::load::File;
 use shelf::Shelf;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,15 +29,6 @@ const POLL_BLIND: Duration = Duration::from_secs(1);
 const GAP: Duration = Duration::from_millis(20);
 /// A change is told after this long even if further files are still changing.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// One file and its text, or why it could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
-    /// As it was named, or as reached from the directory that was named.
-    pub path: PathBuf,
-    /// UTF-8.
-    pub text: Result<String, String>,
-}
 
 /// Where the configuration is.
 #[derive(Clone, Debug, Default)]

@@ -4,9 +4,9 @@
 //! new content; until then, and while it cannot be read, its last text stays. One that disappears stays as
 //! long, because editors and deployments remove before they rename. Time is an argument.
 
-use super::File;
 use super::tree::{Listing, Stamp};
 use crate::clock::{Duration, Instant, SystemTime};
+use proxy_config::load::File;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
