@@ -4,6 +4,7 @@
 //! `console` are not run.
 
 use crate::support::Proxy;
+use crate::support::proxy::PILOTLIGHT;
 use crate::support::tools::{needs, run};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,17 @@ fn the_front_page_is_true_of_hello() {
 fn shop_does_what_its_readme_says() {
     needs!("curl");
     follow_readme("shop", &readme("shop"));
+}
+
+#[test]
+fn check_has_nothing_to_say_about_the_examples() {
+    for example in ["hello", "shop"] {
+        let outcome = run(PILOTLIGHT, &["check", directory(example).to_str().unwrap()]);
+        assert!(
+            outcome.success && outcome.stdout.is_empty() && outcome.stderr.is_empty(),
+            "{example}: {outcome:?}"
+        );
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use http::Version;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const MEGABYTE: usize = 1 << 20;
 
@@ -97,9 +97,7 @@ fn an_answer_can_begin_before_the_request_has_ended() {
     let origin = RawOrigin::script(|mut connection, _| {
         connection.read_head();
         connection.read_until("one");
-        connection.send(
-            "HTTP/1.1 200 OK\ntransfer-encoding: chunked\n\n4\nearly\n".replace("early", "soon").as_str(),
-        );
+        connection.send("HTTP/1.1 200 OK\ntransfer-encoding: chunked\n\n4\nsoon\n");
         connection.read_until("two");
         connection.send("4\nlate\n0\n\n");
     });
@@ -276,7 +274,7 @@ fn what_is_not_http_is_refused_without_reaching_the_origin() {
 }
 
 #[test]
-fn a_head_that_never_ends_is_not_waited_for() {
+fn a_head_that_is_slow_to_come_holds_up_nobody() {
     let origin = Origin::h1().reply("hello");
     let proxy = Proxy::to(&origin).start();
     let mut quick = proxy.front().raw();
@@ -290,9 +288,8 @@ fn a_client_that_leaves_ends_the_exchange_upstream() {
     let (report, ended) = mpsc::channel();
     let origin = RawOrigin::script(move |mut connection, _| {
         connection.read_head();
-        let started = Instant::now();
         connection.read_to_end();
-        let _ = report.send(started.elapsed());
+        let _ = report.send(());
     });
     let proxy = Proxy::with(yaml::all_to("HTTP", &[origin.address()])).start();
     let mut client = proxy.front().raw();
