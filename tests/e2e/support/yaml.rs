@@ -10,7 +10,8 @@ pub fn service_entry(host: &str, protocol: &str, endpoints: &[SocketAddr]) -> St
     let mut text = format!(
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec:\n  \
          hosts: [{host}]\n  location: MESH_INTERNAL\n  resolution: STATIC\n  \
-         ports: [{{number: 80, name: {lower}, protocol: {protocol}}}]\n  endpoints:\n"
+         ports: [{{number: 80, name: {lower}, protocol: {protocol}}}]\n  endpoints:{}\n",
+        if endpoints.is_empty() { " []" } else { "" }
     );
     for endpoint in endpoints {
         text += &format!("  - {{address: {}, ports: {{{lower}: {}}}}}\n", endpoint.ip(), endpoint.port());
