@@ -8,6 +8,7 @@ use crate::model::ObjectRef;
 use crate::report::{At, Level, Place, Problem};
 use crate::units;
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -116,6 +117,19 @@ impl<'a> Cursor<'a> {
         self.node.is_some()
     }
 
+    /// Whether a mapping stands here.
+    pub fn is_object(&self) -> bool {
+        matches!(self.node.map(|n| &n.value), Some(Value::Map(_)))
+    }
+
+    /// Elements of this list whose `field` reads as that of an earlier one.
+    pub fn repeated(&self, field: &str) -> Vec<Cursor<'a>> {
+        let mut seen = HashSet::new();
+        let mut is_repeated =
+            |item: &Cursor<'a>| item.field(field).text().is_some_and(|text| !seen.insert(text));
+        self.items().filter(|item| is_repeated(item)).collect()
+    }
+
     /// The value, or the cursor's nothing.
     pub fn node(&self) -> Option<&'a Node> {
         self.node
@@ -210,7 +224,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reports something worth knowing here.
-    pub fn info(&self, code: &'static str, message: impl Into<String>) {
+    pub fn note(&self, code: &'static str, message: impl Into<String>) {
         self.findings.add(Level::Info, code, &self.path, self.at(), message.into());
     }
 }

@@ -149,7 +149,7 @@ impl Checker<'_> {
                 self.findings.add_with_help(Level::Warning, "IST0002", path, key_at, message, help);
             }
             Role::Inert(what) if self.active && value.value != Value::Null => {
-                let message = format!("{what} is read but does not act yet");
+                let message = format!("{what}: read, but does not act yet");
                 self.findings.add(Level::Warning, "SC007", path, key_at, message);
             }
             _ => {}
@@ -275,7 +275,9 @@ impl Checker<'_> {
         match &node.value {
             Value::String(text) | Value::Number(text) => {
                 if let Err(message) = read(text) {
-                    self.error(path, node.at, message, None);
+                    let zero = units::duration(text).is_ok_and(|length| length.is_zero());
+                    let help = zero.then(|| "leave it out for no limit".to_owned());
+                    self.error(path, node.at, message, help);
                 }
             }
             _ => self.wrong(node, path, "a duration such as 1.5s"),

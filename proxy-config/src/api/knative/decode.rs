@@ -104,7 +104,7 @@ fn container(list: &Cursor<'_>) -> Option<Container> {
         }
     };
     for other in all.iter().filter(|c| c.path() != chosen.path()) {
-        other.warn("SC007", "a further container is read but does not act yet: it is not started");
+        other.warn("SC007", "a further container does not act yet: it is not started");
     }
     Some(one_container(chosen))
 }
@@ -199,7 +199,7 @@ fn probe(cursor: &Cursor<'_>, container_port: Option<u16>) -> Probe {
     }
     if http.is_present() {
         if http.field("scheme").text() == Some("HTTPS") {
-            http.field("scheme").warn("SC007", "probing by HTTPS is read but does not act yet: HTTP is used");
+            http.field("scheme").warn("SC007", "probing by HTTPS does not act yet: HTTP is used");
         }
         let path = http.field("path").string().unwrap_or_default();
         let path = if path.starts_with('/') { path } else { format!("/{path}") };

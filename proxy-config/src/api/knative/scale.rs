@@ -52,7 +52,7 @@ pub(super) fn annotations(map: &Cursor<'_>) -> (Scale, Option<At<Vec<String>>>) 
             let message = format!("unknown annotation {:?}", key.value);
             value.warn_with_help("IST0108", message, format!("known here: {LOCAL_COMMAND}"));
         } else if key.value == "sidecar.istio.io/inject" {
-            value.info(
+            value.note(
                 "SC050",
                 "prefer the label `sidecar.istio.io/inject`: the annotation alone injects nothing",
             );
@@ -86,7 +86,7 @@ fn known(name: &str, value: &Cursor<'_>) -> Option<&'static str> {
 
 fn one(name: &str, value: &Cursor<'_>, scale: &mut Scale) {
     let Some(text) = value.text() else { return };
-    let inert = |what: &str| value.warn("SC007", format!("{what} is read but does not act yet"));
+    let inert = |what: &str| value.warn("SC007", format!("{what} does not act yet"));
     match name {
         "min-scale" => scale.min = count(value, text, 0).unwrap_or(scale.min),
         "max-scale" => scale.max = count(value, text, 0).unwrap_or(scale.max),

@@ -4,7 +4,7 @@ use crate::api::Meta;
 use crate::model::{Probe, Scale};
 use crate::report::{At, Place};
 
-/// `serving.knative.dev` Service. Comparing two templates ignores where they were written.
+/// `serving.knative.dev` Service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Identity. The label `networking.knative.dev/visibility` is in `meta.labels`.

@@ -25,12 +25,13 @@ pub(crate) fn service(root: &Cursor<'_>, meta: Meta) -> Service {
     });
     let list = spec.field("ports");
     let ports: Vec<ServicePort> = list.items().filter_map(|item| service_port(&item)).collect();
-    for (i, port) in ports.iter().enumerate() {
-        if ports.len() > 1 && port.name.as_ref().is_none_or(String::is_empty) {
-            list.error("IST0106", format!("port {} needs a name: there are several", port.port.value));
-        } else if ports[..i].iter().any(|p| p.name == port.name) {
-            list.error("IST0106", format!("duplicate port name {:?}", port.name.clone().unwrap_or_default()));
-        }
+    let nameless = |item: &Cursor<'_>| item.field("name").text().is_none_or(str::is_empty);
+    for item in list.items().filter(|item| ports.len() > 1 && nameless(item)) {
+        item.error("IST0106", "a port needs a name where there are several");
+    }
+    for item in list.repeated("name") {
+        let name = item.field("name");
+        name.error("IST0106", format!("duplicate port name {:?}", name.text().unwrap_or_default()));
     }
     let cluster_ip = spec.field("clusterIP");
     let addresses = cluster_ip
@@ -96,7 +97,7 @@ fn naming_convention(item: &Cursor<'_>) {
         return;
     }
     let what = if name.is_empty() { "an unnamed port".to_owned() } else { format!("port name {name:?}") };
-    item.info(
+    item.note(
         "IST0118",
         format!("{what} does not say what is spoken there; name it for instance http or grpc"),
     );
@@ -152,7 +153,7 @@ pub(crate) fn workload(root: &Cursor<'_>, meta: Meta) -> Workload {
     let annotations = template.field("metadata").field("annotations");
     let inject = annotations.field("sidecar.istio.io/inject");
     if inject.is_present() {
-        inject.info(
+        inject.note(
             "SC050",
             "prefer the label `sidecar.istio.io/inject`: the annotation alone injects nothing",
         );

@@ -11,10 +11,9 @@ pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> Option<DestinationRule> {
     let spec = root.field("spec");
     let list = spec.field("subsets");
     let subsets: Vec<Subset> = list.items().filter_map(|item| subset(&item)).collect();
-    for (i, subset) in subsets.iter().enumerate() {
-        if subsets[..i].iter().any(|s| s.name == subset.name) {
-            list.error("IST0106", format!("duplicate subset names: {}", subset.name.value));
-        }
+    for item in list.repeated("name") {
+        let name = item.field("name");
+        name.error("IST0106", format!("duplicate subset names: {}", name.text().unwrap_or_default()));
     }
     let traffic_policy = traffic_policy(&spec.field("trafficPolicy"));
     if spec.is_present() && traffic_policy.is_none() && subsets.is_empty() {
@@ -45,7 +44,7 @@ fn subset(item: &Cursor<'_>) -> Option<Subset> {
 }
 
 fn traffic_policy(cursor: &Cursor<'_>) -> Option<TrafficPolicy> {
-    if !cursor.is_present() {
+    if !cursor.is_object() {
         return None;
     }
     if cursor.node().is_some_and(|n| n.entries().is_empty()) {
@@ -80,7 +79,7 @@ fn blocks(cursor: &Cursor<'_>) -> TrafficPolicy {
 }
 
 fn load_balancer(cursor: &Cursor<'_>) -> Option<Balance> {
-    if !cursor.is_present() {
+    if !cursor.is_object() {
         return None;
     }
     let simple = cursor.field("simple");
@@ -104,7 +103,7 @@ fn load_balancer(cursor: &Cursor<'_>) -> Option<Balance> {
             Balance::LeastRequest
         }
         Some("PASSTHROUGH") => {
-            simple.warn("SC007", "PASSTHROUGH balancing is read but does not act yet: LEAST_REQUEST is used");
+            simple.warn("SC007", "PASSTHROUGH balancing does not act yet: LEAST_REQUEST is used");
             Balance::LeastRequest
         }
         Some("ROUND_ROBIN") => Balance::RoundRobin,
@@ -114,7 +113,7 @@ fn load_balancer(cursor: &Cursor<'_>) -> Option<Balance> {
 }
 
 fn connection_pool(cursor: &Cursor<'_>) -> Option<ConnectionPool> {
-    if !cursor.is_present() {
+    if !cursor.is_object() {
         return None;
     }
     if cursor.node().is_some_and(|n| n.entries().is_empty()) {
@@ -151,7 +150,7 @@ fn limit(block: &Cursor<'_>, name: &str) -> Option<u32> {
 }
 
 fn outlier_detection(cursor: &Cursor<'_>) -> Option<OutlierDetection> {
-    if !cursor.is_present() {
+    if !cursor.is_object() {
         return None;
     }
     let split = cursor.field("splitExternalLocalOriginErrors").boolean().unwrap_or(false);

@@ -5,6 +5,7 @@ use crate::api::Meta;
 use crate::api::host::{self, Wildcard};
 use crate::decode::Cursor;
 use crate::report::At;
+use std::collections::HashSet;
 
 pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> Gateway {
     let servers = root.field("spec").field("servers");
@@ -12,10 +13,11 @@ pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> Gateway {
         servers.error("IST0106", "gateway must have at least one server");
     }
     let read: Vec<Server> = servers.items().filter_map(|s| server(&s)).collect();
-    for (i, server) in read.iter().enumerate() {
-        if read[..i].iter().any(|s| s.port_name == server.port_name) {
-            let name = &server.port_name;
-            servers.error("IST0106", format!("port names in servers must be unique: duplicate name {name}"));
+    let mut names = HashSet::new();
+    for name in servers.items().map(|server| server.field("port").field("name")) {
+        if let Some(text) = name.text().filter(|text| !names.insert(*text)) {
+            let message = format!("port names in servers must be unique: duplicate name {text}");
+            name.error("IST0106", message);
         }
     }
     Gateway { meta, servers: read }

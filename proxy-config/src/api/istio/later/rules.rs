@@ -82,7 +82,8 @@ fn authorization_rule(rule: &Cursor<'_>, i: usize) {
             if !node.is_present() || node.entries().next().is_none() {
                 item.error(E, format!("`{list}.{inner}` must not be empty, found at rule {i}"));
             }
-            for (name, values) in node.entries() {
+            for (name, _) in node.entries() {
+                let values = node.field(name.value);
                 if values.node().is_some_and(|n| n.items().is_empty()) {
                     values.error(E, format!("`{}` must not be empty, found at rule {i}", name.value));
                 }

@@ -42,7 +42,7 @@ fn resolution(cursor: &Cursor<'_>) -> At<Resolution> {
         _ => Resolution::None,
     };
     if value == Resolution::DynamicDns {
-        cursor.warn("SC007", "resolution DYNAMIC_DNS is read but does not act yet");
+        cursor.warn("SC007", "resolution DYNAMIC_DNS does not act yet");
     }
     At::new(value, cursor.at())
 }
@@ -58,7 +58,7 @@ fn check_resolution(spec: &Cursor<'_>, resolution: Resolution) {
         ),
         Resolution::None => spec.warn_with_help(
             "SC007",
-            "resolution NONE (the address the client dialled) is read but does not act yet",
+            "resolution NONE (the address the client dialled) does not act yet",
             "write `resolution: DNS`, or STATIC with endpoints",
         ),
         Resolution::DnsRoundRobin if count > 1 => {
@@ -133,7 +133,7 @@ fn endpoint(item: &Cursor<'_>, resolution: Resolution) -> Option<WorkloadAddress
         if !ports.is_empty() {
             field.error("IST0106", "UDS may not include ports");
         }
-        field.warn("SC007", "a unix socket as endpoint is read but does not act yet");
+        field.warn("SC007", "a unix socket as endpoint does not act yet");
     } else if resolution == Resolution::Static && !is_ip {
         field.error_with_help(
             "IST0106",

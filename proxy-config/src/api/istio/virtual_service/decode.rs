@@ -189,10 +189,7 @@ fn http_match(block: &Cursor<'_>) -> HttpMatch {
         for (key, value) in block.field(name).entries() {
             let name = key.value.to_ascii_lowercase();
             if name.starts_with("@request.auth.claims") {
-                value.warn(
-                    "SC007",
-                    "matching on claims is read but does not act yet: the block matches nothing",
-                );
+                value.warn("SC007", "matching on claims does not act yet: the block matches nothing");
                 claims = Some(key.at);
                 continue;
             }
@@ -230,7 +227,7 @@ fn http_match(block: &Cursor<'_>) -> HttpMatch {
 }
 
 fn rewrite(cursor: &Cursor<'_>) -> Option<Rewrite> {
-    if !cursor.is_present() {
+    if !cursor.is_object() {
         return None;
     }
     let regex = cursor.field("uriRegexRewrite");
@@ -255,6 +252,9 @@ fn rewrite(cursor: &Cursor<'_>) -> Option<Rewrite> {
 }
 
 fn decode_redirect(cursor: &Cursor<'_>, matches: &[HttpMatch]) -> Option<Redirect> {
+    if !cursor.is_object() {
+        return None;
+    }
     let text = |name: &str| cursor.field(name).string().filter(|t| !t.is_empty());
     let scheme = text("scheme").map(|s| s.to_ascii_lowercase());
     let derive = cursor.field("derivePort");

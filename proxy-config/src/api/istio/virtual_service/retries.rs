@@ -6,7 +6,7 @@ use crate::model::RetryOn;
 use crate::report::At;
 
 pub(super) fn decode(cursor: &Cursor<'_>) -> Option<Retries> {
-    if !cursor.is_present() {
+    if !cursor.is_object() {
         return None;
     }
     let attempts = cursor.field("attempts").number::<i64>().unwrap_or(0);
@@ -60,7 +60,7 @@ fn retry_on(cursor: &Cursor<'_>) -> Option<At<(RetryOn, Vec<u16>)>> {
         if let Some((_, known)) = CONDITIONS.iter().find(|(name, _)| *name == token) {
             match known {
                 Some(condition) => on = on.with(*condition),
-                None => cursor.warn("SC007", format!("retryOn {token:?} is read but does not act yet")),
+                None => cursor.warn("SC007", format!("retryOn {token:?} does not act yet")),
             }
         } else if let Some(code) = token.parse::<u16>().ok().filter(|c| (100..=599).contains(c)) {
             on = on.with(RetryOn::STATUS_CODES);
