@@ -129,6 +129,8 @@ pub struct Plan {
     pub start: u32,
     /// Ready instances to stop, idle ones first.
     pub stop: u32,
+    /// Instances that it would start too if the process had room.
+    pub short: u32,
     /// What kept it from starting more.
     pub bound: Option<Bound>,
 }
@@ -154,6 +156,7 @@ pub fn scale(now: Instant, demands: &[Demand], facts: &Facts<'_>) -> Plan {
     Plan {
         wanted,
         start: missing.min(facts.room),
+        short: missing.saturating_sub(facts.room),
         // What is starting is let to start: its callers may have given up, the next ones will be glad.
         stop: have.saturating_sub(keep).min(facts.ready),
         bound,

@@ -5,3 +5,4 @@ pub mod discover;
 pub mod log;
 pub mod process;
 pub mod reload;
+pub mod scale;

@@ -1,0 +1,225 @@
+//! All revisions and their instances: which event concerns whom, and what they share.
+//!
+//! Synchronous, with time as an argument: the task around it waits, this decides.
+
+use super::Setup;
+use super::probe::Probing;
+use super::unit::Unit;
+use crate::clock::{Duration, Instant};
+use crate::cluster::Registry;
+use crate::driver::{Driver, Event, InstanceId};
+use crate::telemetry::Telemetry;
+use proxy_config::model::Revision;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+/// What revisions share.
+pub(super) struct Floor {
+    pub driver: Box<dyn Driver>,
+    /// Instances of all revisions together, at most.
+    pub ceiling: u32,
+    /// Instances that were ordered and have not ended.
+    pub live: u32,
+    /// Probes to be started.
+    pub probes: Vec<Probing>,
+    pub random: fastrand::Rng,
+    owners: HashMap<InstanceId, Arc<str>>,
+    next: InstanceId,
+}
+
+impl Floor {
+    /// How many more instances may be started.
+    pub fn room(&self) -> u32 {
+        self.ceiling.saturating_sub(self.live)
+    }
+
+    /// A number for one more instance of revision `key`.
+    pub fn order(&mut self, key: Arc<str>) -> InstanceId {
+        self.next += 1;
+        self.live += 1;
+        self.owners.insert(self.next, key);
+        self.next
+    }
+}
+
+pub(super) struct Fleet {
+    pub units: BTreeMap<Arc<str>, Unit>,
+    pub floor: Floor,
+    registry: Arc<Registry>,
+    telemetry: Arc<Telemetry>,
+    holds: HashMap<u64, Arc<str>>,
+    ending: bool,
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("units", &self.units.len()).field("live", &self.floor.live).finish()
+    }
+}
+
+impl Fleet {
+    pub fn new(setup: Setup, driver: Box<dyn Driver>) -> Fleet {
+        let floor = Floor {
+            driver,
+            ceiling: setup.ceiling,
+            live: 0,
+            probes: Vec::new(),
+            random: fastrand::Rng::new(),
+            owners: HashMap::new(),
+            next: 0,
+        };
+        Fleet {
+            units: BTreeMap::new(),
+            floor,
+            registry: setup.registry,
+            telemetry: setup.telemetry,
+            holds: HashMap::new(),
+            ending: false,
+        }
+    }
+
+    pub fn running(&self) -> u32 {
+        self.floor.live
+    }
+
+    /// Whether it was told to end and has.
+    pub fn is_over(&self) -> bool {
+        self.ending && self.floor.live == 0
+    }
+
+    pub fn take_probes(&mut self) -> Vec<Probing> {
+        std::mem::take(&mut self.floor.probes)
+    }
+
+    /// The revisions that exist from now on.
+    pub fn apply(&mut self, now: Instant, revisions: &[Revision]) {
+        if self.ending {
+            return;
+        }
+        for unit in self.units.values_mut() {
+            let stays = revisions.iter().any(|revision| *revision.key == *unit.members.key);
+            if !stays && unit.removed.is_none() {
+                unit.removed = Some(now);
+            }
+        }
+        for revision in revisions {
+            match self.units.get_mut(revision.key.as_str()) {
+                Some(unit) => unit.update(now, revision),
+                None => self.add(revision),
+            }
+        }
+        let keys: Vec<_> = self.units.keys().cloned().collect();
+        keys.iter().for_each(|key| self.look(now, key));
+    }
+
+    fn add(&mut self, revision: &Revision) {
+        let members = self.registry.revision(&revision.key);
+        let Some(hold) = members.hold().cloned() else { return };
+        let key = members.key.clone();
+        self.holds.insert(hold.number(), key.clone());
+        let metrics = self.telemetry.function(&key);
+        self.units.insert(key, Unit::new(revision.clone(), members, hold, metrics));
+    }
+
+    /// Somebody began to wait.
+    pub fn rung(&mut self, now: Instant, hold: u64) {
+        if let Some(key) = self.holds.get(&hold).cloned() {
+            self.look(now, &key);
+        }
+    }
+
+    /// Something happened to an instance.
+    pub fn event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Started { instance, pid } => {
+                self.with(now, instance, |unit, _| {
+                    if let Some(instance) = unit.instances.get_mut(&instance) {
+                        instance.pid = pid;
+                    }
+                });
+            }
+            Event::Listening { instance, address } => {
+                self.with(now, instance, |unit, floor| unit.listening(now, instance, address, floor));
+            }
+            Event::Exited { instance, exit } => {
+                self.floor.live = self.floor.live.saturating_sub(1);
+                self.with(now, instance, |unit, floor| unit.exited(now, instance, exit, floor));
+                self.floor.owners.remove(&instance);
+                let starved: Vec<_> =
+                    self.units.iter().filter(|(_, u)| u.starved).map(|(key, _)| key.clone()).collect();
+                starved.iter().for_each(|key| self.look(now, key));
+            }
+        }
+    }
+
+    /// A probe came to a verdict.
+    pub fn probed(&mut self, now: Instant, instance: InstanceId, good: bool) {
+        self.with(now, instance, |unit, floor| unit.probed(now, instance, good, floor));
+    }
+
+    fn with(&mut self, now: Instant, instance: InstanceId, f: impl FnOnce(&mut Unit, &mut Floor)) {
+        let Some(key) = self.floor.owners.get(&instance).cloned() else { return };
+        let Some(unit) = self.units.get_mut(&key) else { return };
+        f(unit, &mut self.floor);
+        self.look(now, &key);
+    }
+
+    /// When `tick` is wanted.
+    pub fn next(&self) -> Option<Instant> {
+        self.units.values().filter_map(|unit| unit.next).min()
+    }
+
+    /// Looks at those whose time has come.
+    pub fn tick(&mut self, now: Instant) {
+        let due = |unit: &Unit| unit.next.is_some_and(|next| next <= now);
+        let keys: Vec<_> = self.units.iter().filter(|(_, u)| due(u)).map(|(key, _)| key.clone()).collect();
+        keys.iter().for_each(|key| self.look(now, key));
+    }
+
+    fn look(&mut self, now: Instant, key: &Arc<str>) {
+        let Some(unit) = self.units.get_mut(key) else { return };
+        if self.ending {
+            unit.next = None;
+            return;
+        }
+        let short = unit.look(now, &mut self.floor);
+        if unit.is_forgotten(now) {
+            self.holds.remove(&unit.hold.number());
+            self.units.remove(key);
+        } else if short > 0 && unit.hold.waiting() > 0 {
+            self.make_room(now, key, short);
+        }
+        self.telemetry.metrics.instances.set(i64::from(self.floor.live));
+    }
+
+    /// Ends up to `count` idle instances of other revisions, the longest unused first, because this one has
+    /// requests waiting and the process has no room.
+    fn make_room(&mut self, now: Instant, key: &Arc<str>, count: u32) {
+        let mut idle = Vec::new();
+        for (other, unit) in &self.units {
+            // What is ending already will make room too.
+            if other == key || unit.hold.waiting() > 0 {
+                continue;
+            }
+            let spare = unit.present().saturating_sub(unit.terms.min) as usize;
+            let ready = unit.instances.values().filter(|i| i.ready().is_some_and(|e| e.active() == 0));
+            idle.extend(ready.map(|i| (i.used, i.id, other.clone())).take(spare));
+        }
+        idle.sort_unstable();
+        let ending: u32 = self.units.values().map(|u| u.instances.len() as u32 - u.present()).sum();
+        for (_, id, other) in idle.into_iter().take(count.saturating_sub(ending) as usize) {
+            if let Some(unit) = self.units.get_mut(&other) {
+                unit.retire(now, id, &mut self.floor);
+            }
+        }
+    }
+
+    /// Ends every instance.
+    pub fn end(&mut self, now: Instant, grace: Duration) {
+        self.ending = true;
+        for unit in self.units.values_mut() {
+            unit.end(now, grace, &mut self.floor);
+        }
+    }
+}

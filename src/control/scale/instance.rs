@@ -1,0 +1,103 @@
+//! One instance, from its order to its end.
+
+use crate::clock::{Duration, Instant};
+use crate::cluster::Endpoint;
+use crate::driver::InstanceId;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// How far an instance is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Ordered; its port is not open.
+    Starting,
+    /// Its port is open, its probe has not passed.
+    Probing(SocketAddr),
+    /// Among the members.
+    Ready {
+        /// As which.
+        endpoint: Arc<Endpoint>,
+        /// Since when.
+        since: Instant,
+    },
+    /// No longer among the members; finishes what it has.
+    Draining {
+        /// What it was among them.
+        endpoint: Arc<Endpoint>,
+        /// Since when it was ready.
+        ready: Instant,
+        /// Since when it drains.
+        since: Instant,
+    },
+    /// Asked to end.
+    Stopping,
+}
+
+impl Phase {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Probing(_) => "probing",
+            Phase::Ready { .. } => "ready",
+            Phase::Draining { .. } => "draining",
+            Phase::Stopping => "stopping",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub id: InstanceId,
+    pub name: Arc<str>,
+    pub pid: Option<u32>,
+    /// When it was ordered.
+    pub since: Instant,
+    pub phase: Phase,
+    /// Whether requests asked for it, not a number to be kept.
+    pub asked: bool,
+    /// When it was last seen to have, or to have had, an exchange.
+    pub used: Instant,
+    /// Slots it had granted at the last look.
+    granted: u64,
+}
+
+impl Instance {
+    pub fn new(id: InstanceId, name: Arc<str>, asked: bool, now: Instant) -> Instance {
+        Instance { id, name, pid: None, since: now, phase: Phase::Starting, asked, used: now, granted: 0 }
+    }
+
+    /// Whether it is on its way to be ready.
+    pub fn is_starting(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Probing(_))
+    }
+
+    /// Its endpoint, if it is among the members.
+    pub fn ready(&self) -> Option<&Arc<Endpoint>> {
+        match &self.phase {
+            Phase::Ready { endpoint, .. } => Some(endpoint),
+            Phase::Starting | Phase::Probing(_) | Phase::Draining { .. } | Phase::Stopping => None,
+        }
+    }
+
+    /// How long it has been ready, if it ever was.
+    pub fn ready_for(&self, now: Instant) -> Option<Duration> {
+        match &self.phase {
+            Phase::Ready { since, .. } | Phase::Draining { ready: since, .. } => {
+                Some(now.saturating_duration_since(*since))
+            }
+            Phase::Starting | Phase::Probing(_) | Phase::Stopping => None,
+        }
+    }
+
+    /// Exchanges it has, and whether it had any since the last look, however short.
+    pub fn look(&mut self, now: Instant) -> (u32, bool) {
+        let Some(endpoint) = self.ready() else { return (0, false) };
+        let (active, granted) = (endpoint.active(), endpoint.granted());
+        let moved = granted != self.granted;
+        self.granted = granted;
+        if active > 0 || moved {
+            self.used = now;
+        }
+        (active, moved)
+    }
+}

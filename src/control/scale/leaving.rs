@@ -1,0 +1,125 @@
+//! How instances leave: idle ones first, busy ones when they have finished, and back again if they are
+//! needed before that.
+//!
+//! Two steps: an instance first takes no more requests, then, when it has none, it is asked to end. A
+//! request that comes in between finds another instance, or waits and is seen.
+
+use super::fleet::Floor;
+use super::instance::Phase;
+use super::unit::Unit;
+use crate::clock::{Duration, Instant};
+use crate::driver::InstanceId;
+use crate::fault::Kind;
+
+/// From SIGTERM to SIGKILL for an instance that has nothing left to do, at most. With a window of 6 s it
+/// is gone within 15 s of its last answer.
+const GRACE: Duration = Duration::from_secs(8);
+
+impl Unit {
+    /// Lets up to `count` instances that drain take requests again.
+    pub fn reopen(&mut self, count: u32) -> u32 {
+        let mut reopened = 0;
+        for instance in self.instances.values_mut() {
+            if let Phase::Draining { endpoint, ready, .. } = &instance.phase
+                && reopened < count
+            {
+                endpoint.reopen();
+                self.members.insert(endpoint.clone());
+                instance.phase = Phase::Ready { endpoint: endpoint.clone(), since: *ready };
+                reopened += 1;
+            }
+        }
+        if reopened > 0 {
+            self.members.offer();
+        }
+        reopened
+    }
+
+    /// Stops `count` of the ready: idle ones first, of those the longest unused; busy ones finish first.
+    pub fn stop_some(&mut self, now: Instant, count: u32, floor: &mut Floor) {
+        if count == 0 {
+            return;
+        }
+        let ready = self.instances.values().filter_map(|i| Some((i.ready()?.active(), i.used, i.id)));
+        let mut order: Vec<_> = ready.collect();
+        order.sort_unstable();
+        for (_, _, id) in order.into_iter().take(count as usize) {
+            self.retire(now, id, floor);
+        }
+    }
+
+    /// Takes a ready instance from the members, and ends it when it has nothing left.
+    pub fn retire(&mut self, now: Instant, id: InstanceId, floor: &mut Floor) {
+        let grace = self.grace();
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        let Phase::Ready { endpoint, since } = &instance.phase else { return };
+        let (endpoint, ready) = (endpoint.clone(), *since);
+        let idle = endpoint.close_if_idle();
+        if self.removed.is_none() && self.hold.waiting() > 0 {
+            // Somebody came while it was closed: it is not too late.
+            if idle {
+                endpoint.reopen();
+                self.members.offer();
+            }
+            return;
+        }
+        endpoint.close();
+        self.members.remove(endpoint.id);
+        if idle {
+            instance.phase = Phase::Stopping;
+            floor.driver.stop(id, grace);
+        } else {
+            instance.phase = Phase::Draining { endpoint, ready, since: now };
+        }
+    }
+
+    pub fn grace(&self) -> Duration {
+        self.revision.timeout.min(GRACE)
+    }
+
+    /// Ends those that have drained.
+    pub fn drain(&mut self, floor: &mut Floor) {
+        let grace = self.grace();
+        for instance in self.instances.values_mut() {
+            if matches!(&instance.phase, Phase::Draining { endpoint, .. } if endpoint.active() == 0) {
+                instance.phase = Phase::Stopping;
+                floor.driver.stop(instance.id, grace);
+            }
+        }
+    }
+
+    /// Lets everything go: who waits is answered, who works finishes.
+    pub fn leave(&mut self, now: Instant, floor: &mut Floor) {
+        if self.removed.is_some() {
+            self.hold.refuse(Kind::Removed);
+        }
+        let ids: Vec<_> = self.instances.keys().copied().collect();
+        for id in ids {
+            self.retire(now, id, floor);
+        }
+        self.stop_starting(floor);
+    }
+
+    fn stop_starting(&mut self, floor: &mut Floor) {
+        let grace = self.grace();
+        for instance in self.instances.values_mut().filter(|instance| instance.is_starting()) {
+            instance.phase = Phase::Stopping;
+            floor.driver.stop(instance.id, grace);
+        }
+    }
+
+    /// Ends everything now, whatever it does.
+    pub fn end(&mut self, now: Instant, grace: Duration, floor: &mut Floor) {
+        self.removed = Some(now);
+        self.hold.refuse(Kind::Removed);
+        for instance in self.instances.values_mut() {
+            if let Phase::Ready { endpoint, .. } | Phase::Draining { endpoint, .. } = &instance.phase {
+                endpoint.close();
+                self.members.remove(endpoint.id);
+            }
+            instance.phase = Phase::Stopping;
+            floor.driver.stop(instance.id, grace);
+        }
+        self.next = None;
+    }
+}

@@ -1,0 +1,170 @@
+//! Scaling: one task on the control thread that keeps as many instances as are wanted.
+//!
+//! It wakes when somebody begins to wait, when an instance starts, listens, passes its probe or ends, when
+//! a window or a back-off is over, and on reload. What it decides is in `autoscaler`; what carries it out
+//! is a `Driver`; what it knows of each revision is a `Unit`. It never touches a request: instances that
+//! become ready are put among the cluster's members, and those offer their places to who waits.
+
+mod backoff;
+mod fleet;
+mod instance;
+mod leaving;
+mod probe;
+mod report;
+#[cfg(test)]
+mod tests;
+mod unit;
+
+use crate::activator::Bell;
+use crate::clock::{self, Duration, Instant};
+use crate::cluster::Registry;
+use crate::driver::{Driver, Event, InstanceId};
+use crate::telemetry::Telemetry;
+use fleet::Fleet;
+use parking_lot::Mutex;
+use proxy_config::model::Revision;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+/// How much longer than the grace the end of the last instance is waited for.
+const LAST: Duration = Duration::from_secs(2);
+
+/// What a scaler works with.
+#[derive(Debug)]
+pub struct Setup {
+    /// Where the members of revisions are found.
+    pub registry: Arc<Registry>,
+    /// Where it is counted.
+    pub telemetry: Arc<Telemetry>,
+    /// Rung by the holds of `registry`.
+    pub bell: Arc<Bell>,
+    /// Instances of all revisions together, at most.
+    pub ceiling: u32,
+}
+
+/// The scaler's handle. Dropping it does not stop the task; `shutdown` does.
+#[derive(Clone, Debug)]
+pub struct Scaler {
+    fleet: Arc<Mutex<Fleet>>,
+    /// Wakes the task when something was changed through the handle.
+    changed: Arc<Notify>,
+    /// Becomes true when the task has ended.
+    over: watch::Receiver<bool>,
+}
+
+impl Scaler {
+    /// Starts the task in the current runtime, which must be the control thread's, with the driver that
+    /// `driver` makes of the channel for its events.
+    pub fn spawn(setup: Setup, driver: impl FnOnce(UnboundedSender<Event>) -> Box<dyn Driver>) -> Scaler {
+        let (tx, events) = unbounded_channel();
+        let bell = setup.bell.clone();
+        let fleet = Arc::new(Mutex::new(Fleet::new(setup, driver(tx))));
+        let (ended, over) = watch::channel(false);
+        let scaler = Scaler { fleet, changed: Arc::default(), over };
+        let task = Task::new(scaler.clone(), bell);
+        tokio::spawn(async move {
+            task.run(events).await;
+            // Nobody waits for it.
+            let _ = ended.send(true);
+        });
+        scaler
+    }
+
+    /// The revisions that exist from now on. Those that stay keep their instances, those that went are
+    /// drained and their waiting exchanges answered.
+    pub fn apply(&self, revisions: &[Revision]) {
+        self.fleet.lock().apply(clock::now(), revisions);
+        self.changed.notify_one();
+    }
+
+    /// Every function as JSON, for people.
+    pub fn functions(&self) -> serde_json::Value {
+        report::functions(&self.fleet.lock(), clock::now())
+    }
+
+    /// Instances that run, of all functions.
+    pub fn running(&self) -> u32 {
+        self.fleet.lock().running()
+    }
+
+    /// Stops every instance, politely and after `grace` for good, and waits until all have ended. To be
+    /// called when no exchange is in flight any more; those that still wait are answered.
+    pub async fn shutdown(&self, grace: Duration) {
+        let mut over = self.over.clone();
+        self.fleet.lock().end(clock::now(), grace);
+        self.changed.notify_one();
+        if tokio::time::timeout(grace + LAST, over.wait_for(|over| *over)).await.is_err() {
+            tracing::error!(left = self.running(), "some instances did not end");
+        }
+    }
+}
+
+struct Task {
+    scaler: Scaler,
+    bell: Arc<Bell>,
+    probed: UnboundedSender<(InstanceId, bool)>,
+    verdicts: UnboundedReceiver<(InstanceId, bool)>,
+    probes: HashMap<InstanceId, AbortHandle>,
+}
+
+impl Task {
+    fn new(scaler: Scaler, bell: Arc<Bell>) -> Task {
+        let (probed, verdicts) = unbounded_channel();
+        Task { scaler, bell, probed, verdicts, probes: HashMap::new() }
+    }
+
+    async fn run(mut self, mut events: UnboundedReceiver<Event>) {
+        loop {
+            let next = self.scaler.fleet.lock().next();
+            let due = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(event) = events.recv() => self.event(event),
+                Some((instance, good)) = self.verdicts.recv() => {
+                    self.probes.remove(&instance);
+                    self.scaler.fleet.lock().probed(clock::now(), instance, good);
+                }
+                () = self.bell.rung() => {
+                    let (now, rung) = (clock::now(), self.bell.take());
+                    let mut fleet = self.scaler.fleet.lock();
+                    rung.into_iter().for_each(|hold| fleet.rung(now, hold));
+                }
+                () = self.scaler.changed.notified() => {}
+                () = due => self.scaler.fleet.lock().tick(clock::now()),
+            }
+            self.start_probes(clock::now());
+            if self.scaler.fleet.lock().is_over() {
+                return;
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        if let Event::Exited { instance, .. } = &event
+            && let Some(probe) = self.probes.remove(instance)
+        {
+            probe.abort();
+        }
+        self.scaler.fleet.lock().event(clock::now(), event);
+    }
+
+    fn start_probes(&mut self, now: Instant) {
+        let wanted = self.scaler.fleet.lock().take_probes();
+        for probing in wanted {
+            let (instance, probed) = (probing.instance, self.probed.clone());
+            let task = tokio::spawn(async move {
+                let good = probe::run(&probing, now).await;
+                // The scaler has ended: nobody waits for the verdict.
+                let _ = probed.send((instance, good));
+            });
+            self.probes.insert(instance, task.abort_handle());
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What the scaler knows, as JSON for people (`/functions`).
+
+use super::fleet::Fleet;
+use super::instance::{Instance, Phase};
+use super::unit::{Crash, Unit};
+use crate::clock::{Instant, SystemTime};
+use proxy_config::model::Command;
+use serde_json::{Value, json};
+
+/// Every revision, in order of its key.
+pub(super) fn functions(fleet: &Fleet, now: Instant) -> Value {
+    json!({
+        "instances": fleet.floor.live,
+        "max_instances": fleet.floor.ceiling,
+        "functions": fleet.units.values().map(|unit| function(unit, now)).collect::<Vec<_>>(),
+    })
+}
+
+fn function(unit: &Unit, now: Instant) -> Value {
+    let revision = &unit.revision;
+    let runs = match &revision.command {
+        Command::Run(words) => json!({ "command": words }),
+        Command::StandIn => json!({ "stand_in": true }),
+        Command::Refused { reason, help } => json!({ "refused": reason, "help": help }),
+    };
+    json!({
+        "revision": revision.key,
+        "function": revision.service,
+        "namespace": revision.namespace,
+        "runs": runs,
+        "concurrency": revision.concurrency,
+        "min_scale": unit.terms.min,
+        "max_scale": unit.terms.max,
+        "instances": unit.instances.values().map(|one| instance(one, now)).collect::<Vec<_>>(),
+        "waiting": unit.hold.waiting(),
+        "oldest_wait_seconds": unit.hold.oldest().map(|since| seconds(now, since)),
+        "held_ever": unit.hold.arrivals(),
+        "starts": unit.starts,
+        "crashes": unit.crashes,
+        "last_crash": unit.last_crash.as_ref().map(crash),
+        "back_off_seconds": unit.backoff.until(now).map(|until| seconds(until, now)),
+        "starved": unit.starved,
+        "removed": unit.removed.is_some(),
+    })
+}
+
+fn instance(one: &Instance, now: Instant) -> Value {
+    let (port, in_flight) = match &one.phase {
+        Phase::Ready { endpoint, .. } | Phase::Draining { endpoint, .. } => {
+            (Some(endpoint.address.port()), endpoint.active())
+        }
+        Phase::Probing(address) => (Some(address.port()), 0),
+        Phase::Starting | Phase::Stopping => (None, 0),
+    };
+    json!({
+        "name": &*one.name,
+        "pid": one.pid,
+        "port": port,
+        "state": one.phase.name(),
+        "in_flight": in_flight,
+        "age_seconds": seconds(now, one.since),
+        "unused_seconds": seconds(now, one.used),
+    })
+}
+
+fn crash(crash: &Crash) -> Value {
+    let at = crash.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    json!({
+        "instance": &*crash.instance,
+        "at_unix_seconds": at.as_secs(),
+        "how": crash.how,
+        "stderr": crash.stderr,
+    })
+}
+
+fn seconds(later: Instant, earlier: Instant) -> f64 {
+    (later.saturating_duration_since(earlier).as_secs_f64() * 1e3).round() / 1e3
+}

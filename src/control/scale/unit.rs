@@ -1,0 +1,407 @@
+//! One revision: its terms, its instances and what became of them.
+
+use super::backoff::Backoff;
+use super::fleet::Floor;
+use super::instance::{Instance, Phase};
+use super::probe::Probing;
+use crate::activator::Hold;
+use crate::autoscaler::{self, Bound, Demand, Facts, Peaks, Plan, Terms};
+use crate::clock::{self, Duration, Instant, SystemTime};
+use crate::cluster::{Endpoint, Members, Slot};
+use crate::driver::{Exit, How, InstanceId, Order};
+use crate::fault::Kind;
+use crate::telemetry::{FunctionMetrics, State};
+use proxy_config::model::{Command, ProbeAction, Revision};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// An instance that is not ready by then is given up (Knative's progress deadline).
+const PROGRESS: Duration = Duration::from_secs(600);
+/// How long a removed revision is remembered, for exchanges that began before.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// The same thing is not said again sooner.
+const SILENCE: Duration = Duration::from_secs(60);
+const TICKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+const DRAIN_TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// The last instance that ended on its own.
+#[derive(Debug)]
+pub(super) struct Crash {
+    pub instance: Arc<str>,
+    pub at: SystemTime,
+    pub how: String,
+    pub stderr: Vec<String>,
+}
+
+impl Crash {
+    fn new(instance: &Instance, how: String, stderr: Vec<String>) -> Crash {
+        Crash { instance: instance.name.clone(), at: clock::wall(), how, stderr }
+    }
+}
+
+/// When something was said last.
+#[derive(Debug, Default)]
+struct Said(Option<Instant>);
+
+impl Said {
+    /// Whether it may be said again now.
+    fn again(&mut self, now: Instant) -> bool {
+        let may = self.0.is_none_or(|at| now.saturating_duration_since(at) >= SILENCE);
+        if may {
+            self.0 = Some(now);
+        }
+        may
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub revision: Arc<Revision>,
+    pub terms: Terms,
+    pub members: Arc<Members>,
+    pub hold: Arc<Hold<Slot>>,
+    pub instances: BTreeMap<InstanceId, Instance>,
+    pub backoff: Backoff,
+    pub starts: u64,
+    pub crashes: u64,
+    pub last_crash: Option<Crash>,
+    /// When it was taken out of the configuration.
+    pub removed: Option<Instant>,
+    /// Wants instances for which the process has no room.
+    pub starved: bool,
+    /// When it is to be looked at without being called.
+    pub next: Option<Instant>,
+    metrics: Arc<FunctionMetrics>,
+    peaks: Peaks,
+    lost: u32,
+    generation: u64,
+    refused: Said,
+    bounded: Said,
+}
+
+impl Unit {
+    pub fn new(
+        revision: Revision,
+        members: Arc<Members>,
+        hold: Arc<Hold<Slot>>,
+        metrics: Arc<FunctionMetrics>,
+    ) -> Unit {
+        Unit {
+            terms: Terms::of(&revision),
+            revision: Arc::new(revision),
+            members,
+            hold,
+            instances: BTreeMap::new(),
+            backoff: Backoff::default(),
+            starts: 0,
+            crashes: 0,
+            last_crash: None,
+            removed: None,
+            starved: false,
+            next: None,
+            metrics,
+            peaks: Peaks::default(),
+            lost: 0,
+            generation: 0,
+            refused: Said::default(),
+            bounded: Said::default(),
+        }
+    }
+
+    /// Other words for the same revision.
+    pub fn update(&mut self, now: Instant, revision: &Revision) {
+        if self.removed.take().is_some() {
+            self.reopen(u32::MAX);
+        }
+        if *self.revision == *revision {
+            return;
+        }
+        self.terms = Terms::of(revision);
+        for endpoint in self.instances.values().filter_map(Instance::ready) {
+            endpoint.set_limit(revision.concurrency);
+        }
+        self.revision = Arc::new(revision.clone());
+        self.refused = Said::default();
+        self.members.offer();
+        self.next = Some(now);
+    }
+
+    pub fn count(&self, which: impl Fn(&Instance) -> bool) -> u32 {
+        self.instances.values().filter(|instance| which(instance)).count() as u32
+    }
+
+    /// Instances that take requests or are about to.
+    pub fn present(&self) -> u32 {
+        self.count(|instance| instance.is_starting() || instance.ready().is_some())
+    }
+
+    /// Whether nothing of it is left to be done.
+    pub fn is_forgotten(&self, now: Instant) -> bool {
+        let old = |at| now.saturating_duration_since(at) >= REMEMBERED;
+        self.instances.is_empty() && self.removed.is_some_and(old)
+    }
+
+    /// Looks at who waits and who works, and starts and stops accordingly. Returns how many instances it
+    /// lacks because the process has no room for them.
+    pub fn look(&mut self, now: Instant, floor: &mut Floor) -> u32 {
+        self.hold.looked_at();
+        self.starved = false;
+        self.hold.expire(now);
+        let short = if self.removed.is_some() {
+            self.leave(now, floor);
+            0
+        } else if matches!(self.revision.command, Command::Refused { .. }) {
+            self.refuse(now);
+            self.leave(now, floor);
+            0
+        } else {
+            self.give_up(now, floor);
+            self.adjust(now, floor)
+        };
+        self.drain(floor);
+        self.next = self.due(now);
+        self.gauge();
+        short
+    }
+
+    fn adjust(&mut self, now: Instant, floor: &mut Floor) -> u32 {
+        // An ejection may have ended, which tells nobody.
+        if self.hold.waiting() > 0 {
+            self.members.offer();
+        }
+        let demand = self.demand(now);
+        let ready = self.count(|instance| instance.ready().is_some());
+        let facts = Facts {
+            terms: &self.terms,
+            peaks: &self.peaks,
+            starting: self.count(Instance::is_starting),
+            ready,
+            lost: self.lost,
+            woken: self.starts > 0,
+            room: floor.room(),
+        };
+        let plan = autoscaler::scale(now, std::slice::from_ref(&demand), &facts);
+        let from_zero = ready + facts.starting == 0 && plan.wanted > 0;
+        self.peaks.record(now, plan.wanted, self.terms.horizon());
+        self.say_bound(now, &plan, floor);
+        let missing = plan.start + plan.short;
+        let start = missing.saturating_sub(self.reopen(missing)).min(floor.room());
+        if start > 0 && self.backoff.until(now).is_none() {
+            if from_zero && demand.queued > 0 {
+                self.metrics.cold_starts.inc();
+            }
+            self.lost = self.lost.saturating_sub(start);
+            let asked = demand.queued > 0 || demand.in_flight > 0;
+            (0..start).for_each(|_| self.start(now, asked, floor));
+        }
+        self.stop_some(now, plan.stop, floor);
+        self.starved = plan.short > 0;
+        plan.short
+    }
+
+    /// What this process's own holders ask for. They are one: all workers park in the same hold and take
+    /// slots of the same endpoints.
+    fn demand(&mut self, now: Instant) -> Demand {
+        let (mut in_flight, mut moved) = (0, false);
+        for instance in self.instances.values_mut() {
+            let (active, worked) = instance.look(now);
+            in_flight += active;
+            moved |= worked;
+        }
+        // Work that began and ended between two looks was one at a time at least.
+        if in_flight == 0 && moved {
+            in_flight = 1;
+        }
+        self.generation += 1;
+        Demand {
+            holder: 0,
+            generation: self.generation,
+            queued: u32::try_from(self.hold.waiting()).unwrap_or(u32::MAX),
+            in_flight,
+            oldest: self.hold.oldest(),
+            expires: now + TICKS.1,
+        }
+    }
+
+    fn say_bound(&mut self, now: Instant, plan: &Plan, floor: &Floor) {
+        let Some(bound) = plan.bound else { return };
+        if !self.bounded.again(now) {
+            return;
+        }
+        let (revision, waiting) = (&self.revision.key, self.hold.waiting());
+        match bound {
+            Bound::MaxScale => {
+                tracing::info!(
+                    revision,
+                    waiting,
+                    max = self.terms.max,
+                    "more is wanted than max-scale allows"
+                );
+            }
+            Bound::Ceiling => tracing::warn!(
+                revision,
+                waiting,
+                ceiling = floor.ceiling,
+                running = floor.live,
+                "more instances are wanted than this process may run; --max-instances raises that"
+            ),
+        }
+    }
+
+    fn start(&mut self, now: Instant, asked: bool, floor: &mut Floor) {
+        self.starts += 1;
+        let name: Arc<str> = format!("{}/{}", self.revision.name, self.starts).into();
+        let id = floor.order(self.members.key.clone());
+        self.instances.insert(id, Instance::new(id, name.clone(), asked, now));
+        floor.driver.start(Order { id, name, revision: self.revision.clone() });
+    }
+
+    fn refuse(&mut self, now: Instant) {
+        let Command::Refused { reason, help } = &self.revision.command else { return };
+        let refused = self.hold.refuse(Kind::NotRunnable);
+        if refused > 0 && self.refused.again(now) {
+            tracing::warn!(revision = self.revision.key, "the function is not run here: {reason}; {help}");
+        }
+    }
+
+    /// Gives up instances that are not ready after too long.
+    fn give_up(&mut self, now: Instant, floor: &mut Floor) {
+        let late = |i: &&Instance| i.is_starting() && now.saturating_duration_since(i.since) >= PROGRESS;
+        let ids: Vec<_> = self.instances.values().filter(late).map(|instance| instance.id).collect();
+        for id in ids {
+            self.never_ready(now, id, format!("was not ready within {} s", PROGRESS.as_secs()), floor);
+        }
+    }
+
+    fn never_ready(&mut self, now: Instant, id: InstanceId, how: String, floor: &mut Floor) {
+        let grace = self.grace();
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        instance.phase = Phase::Stopping;
+        floor.driver.stop(id, grace);
+        let crash = Crash::new(instance, how, Vec::new());
+        self.failed(now, crash, None, Kind::NeverReady, floor);
+    }
+
+    /// An instance's port accepts.
+    pub fn listening(&mut self, now: Instant, id: InstanceId, address: SocketAddr, floor: &mut Floor) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        if !matches!(instance.phase, Phase::Starting) {
+            return;
+        }
+        let probe = &self.revision.probe;
+        if matches!(probe.action, ProbeAction::Tcp) && probe.initial_delay.is_zero() && probe.success <= 1 {
+            self.ready(now, id, address);
+            return;
+        }
+        instance.phase = Phase::Probing(address);
+        floor.probes.push(Probing {
+            instance: id,
+            address,
+            since: instance.since,
+            probe: probe.clone(),
+            protocol: self.revision.protocol,
+        });
+    }
+
+    /// The verdict of an instance's probe.
+    pub fn probed(&mut self, now: Instant, id: InstanceId, good: bool, floor: &mut Floor) {
+        let Some(Phase::Probing(address)) = self.instances.get(&id).map(|instance| &instance.phase) else {
+            return;
+        };
+        if good {
+            self.ready(now, id, *address);
+        } else {
+            self.never_ready(now, id, "did not pass its readiness probe".into(), floor);
+        }
+    }
+
+    fn ready(&mut self, now: Instant, id: InstanceId, address: SocketAddr) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        let endpoint = Endpoint::new(address, instance.name.clone(), 1, self.revision.concurrency);
+        instance.phase = Phase::Ready { endpoint: endpoint.clone(), since: now };
+        instance.used = now;
+        self.members.insert(endpoint);
+        let served = self.members.offer();
+        let took = now.saturating_duration_since(instance.since);
+        self.metrics.start_seconds.observe(took.as_secs_f64());
+        // Its callers may have given up; the next ones find it for at least a window.
+        if instance.asked {
+            self.peaks.record(now, 1, self.terms.horizon());
+        }
+        self.next = Some(now);
+        tracing::info!(instance = &*instance.name, %address, took_ms = took.as_secs_f64() * 1e3, served, "ready");
+    }
+
+    /// An instance is gone.
+    pub fn exited(&mut self, now: Instant, id: InstanceId, exit: Exit, floor: &mut Floor) {
+        let Some(instance) = self.instances.remove(&id) else { return };
+        self.next = Some(now);
+        let ready = instance.ready_for(now);
+        match &instance.phase {
+            Phase::Stopping => {
+                tracing::info!(instance = &*instance.name, "stopped");
+                // One that was given up: only now its last words are known.
+                if let Some(crash) = self.last_crash.as_mut().filter(|c| c.instance == instance.name) {
+                    crash.stderr = exit.stderr;
+                }
+                return;
+            }
+            Phase::Ready { endpoint, .. } => {
+                endpoint.close();
+                self.members.remove(endpoint.id);
+                self.lost += 1;
+            }
+            Phase::Draining { .. } | Phase::Starting | Phase::Probing(_) => {}
+        }
+        if matches!(exit.how, How::NotStarted(_)) {
+            self.lost = 0;
+        }
+        let crash = Crash::new(&instance, exit.how.to_string(), exit.stderr);
+        self.failed(now, crash, ready, Kind::Crashed, floor);
+    }
+
+    /// Notes an instance that ended, or had to be ended, on its own account. `ready`: for how long it was.
+    fn failed(&mut self, now: Instant, crash: Crash, ready: Option<Duration>, kind: Kind, floor: &mut Floor) {
+        self.crashes += 1;
+        self.metrics.crashes.inc();
+        self.backoff.failed(now, ready, floor.random.f64());
+        let hopeless = ready.is_none() && self.present() == 0;
+        let refused = if hopeless { self.hold.refuse(kind) } else { 0 };
+        let last_line = crash.stderr.last().map_or("", String::as_str);
+        tracing::warn!(instance = &*crash.instance, refused, last_line, "the instance {}", crash.how);
+        self.last_crash = Some(crash);
+    }
+
+    fn due(&self, now: Instant) -> Option<Instant> {
+        if let Some(removed) = self.removed
+            && self.instances.is_empty()
+        {
+            return Some(removed + REMEMBERED);
+        }
+        let drains = self.instances.values().filter_map(|instance| match &instance.phase {
+            Phase::Draining { since, .. } => Some(now.saturating_duration_since(*since)),
+            _ => None,
+        });
+        let drain = drains.min().map(|age| (age / 10).clamp(DRAIN_TICKS.0, DRAIN_TICKS.1));
+        let waits = self.hold.waiting() > 0;
+        let tick =
+            (waits || !self.instances.is_empty()).then(|| (self.terms.window / 24).clamp(TICKS.0, TICKS.1));
+        let wanted = waits || self.lost > 0 || self.present() < self.terms.min;
+        let held = self.backoff.until(now).filter(|_| wanted).map(|until| until - now);
+        drain.into_iter().chain(tick).chain(held).min().map(|length| now + length)
+    }
+
+    fn gauge(&self) {
+        let set = |state, count: u32| {
+            self.metrics.instances(state).set(i64::from(count));
+        };
+        set(State::Starting, self.count(Instance::is_starting));
+        set(State::Ready, self.count(|instance| instance.ready().is_some()));
+        set(
+            State::Draining,
+            self.count(|instance| matches!(instance.phase, Phase::Draining { .. } | Phase::Stopping)),
+        );
+        self.metrics.hold_depth.set(i64::try_from(self.hold.waiting()).unwrap_or(i64::MAX));
+    }
+}
