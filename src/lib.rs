@@ -18,9 +18,10 @@ pub mod route;
 pub mod telemetry;
 // compiled
 pub mod snapshot;
+// connections to upstreams
+pub mod upstream;
 // the exchange's path
 pub mod proxy;
-pub mod upstream;
 // instances: started and stopped
 pub mod driver;
 // threads
