@@ -1,0 +1,355 @@
+//! The engine: turns files into what is served, the first time and every time.
+//!
+//! Called from the main thread at start and from the files' thread afterwards, one change at a time.
+
+use super::listen::{self, Bound};
+use crate::cli::LoadArgs;
+use crate::cli::run::{AccessLog as LogFlag, RunArgs};
+use crate::clock;
+use crate::control::discover::{Discover, Event};
+use crate::control::reload::changes::{Changes, Reload};
+use crate::control::reload::{self, File};
+use crate::control::scale::Scaler;
+use crate::record::Direction;
+use crate::snapshot::{Environment, Published, compile};
+use crate::telemetry::access_log::{AccessLog, Encoding, Format, Target};
+use crate::worker::Order;
+use parking_lot::Mutex;
+use proxy_config::model::{self, Config};
+use proxy_config::{Loaded, Options};
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Instant;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What the engine is made from.
+pub(super) struct Parts {
+    pub(super) args: RunArgs,
+    pub(super) published: Arc<Published>,
+    pub(super) environment: Environment,
+    pub(super) orders: Vec<UnboundedSender<Order>>,
+    pub(super) began: Instant,
+}
+
+/// Applies configurations.
+pub(super) struct Engine {
+    parts: Parts,
+    state: Mutex<State>,
+    rest: OnceLock<(Scaler, Discover)>,
+}
+
+/// What is served now.
+#[derive(Default)]
+struct State {
+    generation: u64,
+    loaded: Option<Loaded>,
+    listeners: HashMap<String, (model::Bind, SocketAddr)>,
+    /// Listeners that could not be bound, and why.
+    unbound: BTreeMap<String, String>,
+    last: Option<Reload>,
+    log: Option<(model::AccessLog, Arc<AccessLog>)>,
+    swept: HashMap<Arc<str>, Instant>,
+}
+
+/// Reads and resolves everything once, before there is anything to serve it.
+pub(super) fn first_load(args: &RunArgs) -> Loaded {
+    proxy_config::load(&files(reload::read(&args.paths)), &options(&args.load, args.strict), None)
+}
+
+/// The command line's words for the resolver.
+pub(crate) fn options(args: &LoadArgs, strict: bool) -> Options {
+    let mesh_file = args.mesh_config.as_ref().map(|path| proxy_config::File {
+        path: path.clone(),
+        text: std::fs::read_to_string(path).map_err(|error| error.to_string()),
+    });
+    Options {
+        namespace: args.namespace.clone(),
+        domain: args.domain.clone(),
+        exec: args
+            .exec
+            .iter()
+            .filter_map(|e| Some((e.name.clone(), shlex::try_join(e.words.iter().map(String::as_str)).ok()?)))
+            .collect(),
+        exec_all: args.exec_all,
+        stand_in: args.stand_in,
+        mesh_file,
+        strict,
+    }
+}
+
+/// Files as the resolver takes them.
+pub(crate) fn files(read: Vec<File>) -> Vec<proxy_config::File> {
+    read.into_iter().map(|file| proxy_config::File { path: file.path, text: file.text }).collect()
+}
+
+impl Engine {
+    /// Serves nothing yet.
+    pub(super) fn new(parts: Parts) -> Engine {
+        Engine { parts, state: Mutex::default(), rest: OnceLock::new() }
+    }
+
+    /// Brings up the first configuration. An address that cannot be had is an error here.
+    pub(super) fn begin(&self, first: Loaded) -> Result<(), String> {
+        let mut state = self.state.lock();
+        let began = self.parts.began;
+        self.take(&mut state, first, began);
+        if let Some(refused) = state.last.as_ref().and_then(|last| last.refused.clone()) {
+            return Err(refused);
+        }
+        let unbound: Vec<&str> = state.unbound.values().map(String::as_str).collect();
+        if unbound.is_empty() { Ok(()) } else { Err(unbound.join("; ")) }
+    }
+
+    /// From now on functions are started and names looked up.
+    pub(super) fn attach(&self, scaler: Scaler, discover: Discover) {
+        // Nothing else sets it.
+        let _ = self.rest.set((scaler, discover));
+        let state = self.state.lock();
+        if let Some(loaded) = &state.loaded {
+            self.tell(&loaded.config);
+        }
+    }
+
+    /// The files have changed.
+    pub(super) fn apply(&self, read: Vec<File>) {
+        let began = clock::now();
+        let args = &self.parts.args;
+        let mut state = self.state.lock();
+        let loaded =
+            proxy_config::load(&files(read), &options(&args.load, args.strict), state.loaded.as_ref());
+        let same = state.loaded.as_ref().is_some_and(|old| {
+            old.config == loaded.config && old.report == loaded.report && state.unbound.is_empty()
+        });
+        if !same {
+            self.take(&mut state, loaded, began);
+        }
+    }
+
+    /// Serves what was loaded, unless it is refused as a whole.
+    fn take(&self, state: &mut State, loaded: Loaded, began: Instant) {
+        let args = &self.parts.args;
+        let metrics = &self.parts.environment.telemetry.metrics;
+        let empty = Config::default();
+        let old = state.loaded.as_ref().map_or(&empty, |loaded| &loaded.config);
+        let changes = Changes::between(old, &loaded.config);
+        let refused = (args.strict && loaded.report.has_errors())
+            .then(|| "the configuration has errors, and --strict refuses it then".to_owned());
+        let quarantined: Vec<_> =
+            loaded.quarantined.iter().map(|object| (object.clone(), loaded.keeps(object))).collect();
+        metrics.quarantined.set(quarantined.len() as i64);
+        if refused.is_none() {
+            state.generation += 1;
+            self.serve(state, &loaded.config);
+            metrics.reloads.inc();
+            let wall = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            metrics.last_success.set(wall.as_secs_f64());
+        } else {
+            metrics.reloads_failed.inc();
+        }
+        let reload = Reload {
+            generation: state.generation,
+            at: clock::wall(),
+            took: clock::now().saturating_duration_since(began),
+            refused: refused.clone(),
+            changes,
+            report: loaded.report.clone(),
+            quarantined,
+        };
+        reload.log(state.last.as_ref());
+        state.last = Some(reload);
+        if refused.is_none() {
+            state.loaded = Some(loaded);
+        }
+    }
+
+    /// Compiles, binds, publishes, and tells those who start and look up.
+    fn serve(&self, state: &mut State, config: &Config) {
+        let access_log = self.access_log(state, &config.mesh);
+        let compiled = compile(config, state.generation, access_log, &self.parts.environment);
+        for problem in &compiled.problems {
+            tracing::error!("{problem}; the route answers 404 instead");
+        }
+        self.parts.published.publish(compiled.snapshot);
+        self.listen(state, config);
+        if self.rest.get().is_some() {
+            self.tell(config);
+        }
+        self.parts.environment.registry.prune();
+        self.parts.environment.telemetry.sweep(clock::now());
+    }
+
+    fn tell(&self, config: &Config) {
+        let Some((scaler, discover)) = self.rest.get() else { return };
+        scaler.apply(&config.revisions);
+        let names = |cluster: &model::Cluster| match &cluster.endpoints {
+            model::Endpoints::Dns(targets) => Some((cluster.name.clone(), targets.clone())),
+            _ => None,
+        };
+        discover.apply(config.clusters.iter().filter_map(names).collect());
+    }
+
+    /// Opens what is new, closes what is gone.
+    fn listen(&self, state: &mut State, config: &Config) {
+        state.unbound.clear();
+        let gone: Vec<String> = state
+            .listeners
+            .iter()
+            .filter(|(name, (bind, _))| !config.listeners.iter().any(|l| l.name == **name && l.bind == *bind))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            let number = self.parts.environment.number(&name);
+            self.order(|| Order::Close { number });
+            if let Some((_, address)) = state.listeners.remove(&name) {
+                tracing::info!("no longer listening on {address}: {name}");
+            }
+        }
+        for listener in &config.listeners {
+            if state.listeners.contains_key(&listener.name) {
+                continue;
+            }
+            match listen::bind(listener, &self.parts.args, self.parts.orders.len()) {
+                Ok(bound) => self.open(state, listener, bound),
+                Err(error) => {
+                    if state.generation > 1 {
+                        tracing::error!("{error}");
+                    }
+                    state.unbound.insert(listener.name.clone(), error);
+                }
+            }
+        }
+    }
+
+    fn open(&self, state: &mut State, listener: &model::Listener, bound: Bound) {
+        let number = self.parts.environment.number(&listener.name);
+        let direction = match listener.direction {
+            model::Direction::Gateway => Direction::Gateway,
+            model::Direction::Outbound => Direction::Outbound,
+            model::Direction::Inbound => Direction::Inbound,
+        };
+        let why = listen::why(listener);
+        match bound.mapped {
+            Some((from, to)) => tracing::info!(
+                "listening on {}: {} ({why}; port {from} may not be bound by this user, so {to} stands in)",
+                bound.address,
+                listener.name
+            ),
+            None => tracing::info!("listening on {}: {} ({why})", bound.address, listener.name),
+        }
+        for (orders, socket) in self.parts.orders.iter().zip(bound.sockets) {
+            let _ = orders.send(Order::Listen { number, direction, socket });
+        }
+        state.listeners.insert(listener.name.clone(), (listener.bind, bound.address));
+    }
+
+    fn order(&self, order: impl Fn() -> Order) {
+        for orders in &self.parts.orders {
+            let _ = orders.send(order());
+        }
+    }
+
+    /// `--access-log`, else MeshConfig, else text to standard output.
+    fn access_log(&self, state: &mut State, mesh: &model::Mesh) -> Option<Arc<AccessLog>> {
+        let written = mesh.access_log.clone();
+        let flag = |encoding| {
+            // A format from MeshConfig still holds where it is of the encoding asked for.
+            let format = written.clone().filter(|log| log.encoding == encoding).and_then(|log| log.format);
+            model::AccessLog { file: "/dev/stdout".to_owned(), encoding, format }
+        };
+        let wanted = match self.parts.args.access_log {
+            Some(LogFlag::Off) => return None,
+            Some(LogFlag::Text) => flag(model::AccessLogEncoding::Text),
+            Some(LogFlag::Json) => flag(model::AccessLogEncoding::Json),
+            None => match written {
+                Some(log) if log.file.is_empty() => return None,
+                Some(log) => log,
+                None => flag(model::AccessLogEncoding::Text),
+            },
+        };
+        if let Some((of, log)) = &state.log
+            && *of == wanted
+        {
+            return Some(log.clone());
+        }
+        let encoding = match wanted.encoding {
+            model::AccessLogEncoding::Text => Encoding::Text,
+            model::AccessLogEncoding::Json => Encoding::Json,
+        };
+        let format = Format::parse(encoding, wanted.format.as_deref()).unwrap_or_else(|error| {
+            tracing::error!("accessLogFormat: {error}; Istio's format is used instead");
+            if encoding == Encoding::Json { Format::istio_json() } else { Format::istio_text() }
+        });
+        match self.parts.environment.telemetry.access_log(Target::from(wanted.file.as_str()), format) {
+            Ok(log) => {
+                let log = Arc::new(log);
+                state.log = Some((wanted, log.clone()));
+                Some(log)
+            }
+            Err(error) => {
+                tracing::error!("accessLogFile {}: {error}; requests are not logged", wanted.file);
+                None
+            }
+        }
+    }
+
+    /// A name was looked up.
+    pub(super) fn found(&self, event: Event) {
+        match event {
+            Event::Endpoints(cluster, found) => {
+                self.parts.environment.registry.given(&cluster).replace(&found);
+            }
+            Event::Failed(name, why) => tracing::warn!("looking up {name}: {why}"),
+        }
+    }
+
+    /// Takes ejected endpoints back when their time is over, each cluster at its own interval.
+    pub(super) fn sweep(&self, now: Instant) {
+        let snapshot = self.parts.published.current();
+        let mut state = self.state.lock();
+        state.swept.retain(|name, _| snapshot.destinations.contains_key(name));
+        for (name, destination) in &snapshot.destinations {
+            let Some(outlier) = &destination.cluster.outlier else { continue };
+            let last = state.swept.entry(name.clone()).or_insert(now);
+            if now.saturating_duration_since(*last) >= outlier.interval {
+                *last = now;
+                let back = destination.cluster.members.sweep(now, outlier.interval);
+                if back > 0 {
+                    tracing::info!(cluster = %name, back, "ejected endpoints taken back");
+                }
+            }
+        }
+    }
+
+    /// Where the listener called `name` is bound.
+    pub(super) fn address_of(&self, name: &str) -> Option<SocketAddr> {
+        self.state.lock().listeners.get(name).map(|(_, address)| *address)
+    }
+
+    /// Whether the first configuration serves and everything is bound.
+    pub(super) fn ready(&self) -> Result<(), String> {
+        let state = self.state.lock();
+        if state.generation == 0 {
+            return Err("no configuration serves yet".to_owned());
+        }
+        match state.unbound.values().next() {
+            Some(error) => Err(error.clone()),
+            None if self.rest.get().is_none() => Err("still starting".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// Calls `tell` with what is served, for the admin API.
+    pub(super) fn look<T>(&self, tell: impl FnOnce(u64, &Config, Option<&Reload>) -> T) -> T {
+        let state = self.state.lock();
+        let empty = Config::default();
+        let config = state.loaded.as_ref().map_or(&empty, |loaded| &loaded.config);
+        tell(state.generation, config, state.last.as_ref())
+    }
+
+    /// The snapshot in force.
+    pub(super) fn published(&self) -> &Published {
+        &self.parts.published
+    }
+}

@@ -1,0 +1,199 @@
+//! Assembly: everything is made here, bound, started in order, and taken down in order.
+//!
+//! Start-up is the first reload: the same `Engine::apply` brings up the first configuration and every later
+//! one. The main thread is the control thread.
+
+mod engine;
+mod listen;
+mod source;
+
+use crate::activator::Bell;
+use crate::cli::run::RunArgs;
+use crate::cluster::Registry;
+use crate::control::admin::{self, Admin, Face};
+use crate::control::discover::{self, Discover};
+use crate::control::log::Log;
+use crate::control::process;
+use crate::control::reload::{self, Watcher};
+use crate::control::scale::{Scaler, Setup};
+use crate::drain::{Drain, Timing};
+use crate::driver::process::{Processes, Settings};
+use crate::limit::Ceiling;
+use crate::snapshot::{Environment, Published};
+use crate::telemetry::Telemetry;
+use crate::upstream::Reclaim;
+use crate::worker::{Make, Worker};
+use engine::{Engine, Parts};
+use parking_lot::Mutex;
+use source::Told;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// After the last exchange, for functions to stop politely.
+const FUNCTION_GRACE: Duration = Duration::from_secs(5);
+/// For access log lines to be written at the end.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Between looks at ejected endpoints.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Descriptors kept back from client connections: for upstreams (one for each at most), files, functions.
+const SPARE_FILES: u64 = 64;
+/// Exchanges of one worker at once: HTTP/2 clients bring many on one connection.
+const MAX_EXCHANGES: usize = 100_000;
+
+/// `pilotlight run`.
+pub fn run(args: RunArgs) -> ExitCode {
+    let log = match Log::install(&args.log_level) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("pilotlight: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if let Some((path, error)) = reload::missing(&args.paths) {
+        eprintln!("pilotlight: {}: {error}; name a file or directory with YAML", path.display());
+        return ExitCode::from(2);
+    }
+    match start(args, log) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: RunArgs, log: Log) -> Result<ExitCode, String> {
+    let files = process::raise_open_files().unwrap_or(1024);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .map_err(|error| format!("no runtime: {error}"))?;
+    runtime.block_on(serve(args, log, files))
+}
+
+async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, String> {
+    let began = crate::clock::now();
+    let first = engine::first_load(&args);
+    let workers = worker_count(&args, first.config.mesh.concurrency);
+    let drain = Drain::new(Timing { delay: args.drain_delay, timeout: args.drain_timeout });
+    let telemetry = Telemetry::new(workers);
+    let bell = Bell::new();
+    let registry = Arc::new(Registry::new(bell.clone()));
+    let published: Arc<Published> = Arc::default();
+    let admin_socket = admin::bind(Face::Admin, args.admin)?;
+    let stats_socket = args.stats.map(|address| admin::bind(Face::Stats, address)).transpose()?;
+    say_listening(&admin_socket, "admin", "--admin");
+    if let Some(socket) = &stats_socket {
+        say_listening(socket, "stats", "--stats");
+    }
+    let running = start_workers(workers, &published, &telemetry, &drain, open_files)?;
+    let engine = Arc::new(Engine::new(Parts {
+        args: args.clone(),
+        published: published.clone(),
+        environment: Environment {
+            registry: registry.clone(),
+            telemetry: telemetry.clone(),
+            numbers: Mutex::default(),
+        },
+        orders: running.iter().map(Worker::orders).collect(),
+        began,
+    }));
+    engine.begin(first)?;
+    let mesh = engine.address_of("mesh");
+    let settings = Settings::here(mesh).map_err(|error| format!("functions cannot be started: {error}"))?;
+    let setup = Setup { registry, telemetry: telemetry.clone(), bell, ceiling: args.max_instances };
+    let scaler = Scaler::spawn(setup, |events| Box::new(Processes::new(settings, events)));
+    let lookups = engine.clone();
+    let discover = Discover::spawn(discover::System::default(), move |event| lookups.found(event));
+    engine.attach(scaler.clone(), discover);
+    let watched = engine.clone();
+    let watcher = Watcher::spawn(args.paths.clone(), move |files| watched.apply(files))
+        .map_err(|error| format!("no thread to watch files: {error}"))?;
+    let source =
+        Arc::new(Told { engine: engine.clone(), scaler: scaler.clone(), telemetry: telemetry.clone() });
+    let admin = Arc::new(Admin::new(source, drain.clone(), Some(log)));
+    tokio::spawn(admin::serve(Face::Admin, admin_socket, admin.clone()));
+    if let Some(socket) = stats_socket {
+        tokio::spawn(admin::serve(Face::Stats, socket, admin));
+    }
+    tokio::spawn(sweep(engine.clone()));
+    let left = {
+        let signals = process::signals(&drain, || watcher.look_again());
+        tokio::select! {
+            left = drain.conduct() => left,
+            Err(error) = signals => return Err(format!("signals cannot be had: {error}")),
+        }
+    };
+    scaler.shutdown(FUNCTION_GRACE).await;
+    drop(watcher);
+    running.into_iter().for_each(Worker::join);
+    telemetry.flush(FLUSH);
+    if left > 0 {
+        tracing::warn!(left, "requests were given up at --drain-timeout");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_workers(
+    workers: usize,
+    published: &Arc<Published>,
+    telemetry: &Arc<Telemetry>,
+    drain: &Arc<Drain>,
+    open_files: u64,
+) -> Result<Vec<Worker>, String> {
+    let (reclaim, asked) = Reclaim::new(workers);
+    // Each client connection may need one upstream.
+    let connections =
+        Ceiling::new(usize::try_from(open_files.saturating_sub(SPARE_FILES) / 2).unwrap_or(512));
+    let hostname = hostname();
+    let start = |(index, asked)| {
+        Worker::start(Make {
+            index,
+            published: published.clone(),
+            telemetry: telemetry.clone(),
+            drain: drain.clone(),
+            connections: connections.clone(),
+            reclaim: reclaim.clone(),
+            asked,
+            hostname: hostname.clone(),
+            max_exchanges: MAX_EXCHANGES,
+        })
+    };
+    asked
+        .into_iter()
+        .enumerate()
+        .map(start)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("no thread for a worker: {error}"))
+}
+
+/// Takes ejected endpoints back when their time is over.
+async fn sweep(engine: Arc<Engine>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        engine.sweep(crate::clock::now());
+    }
+}
+
+/// `--workers`, else MeshConfig's concurrency, else the CPU quota rounded up.
+fn worker_count(args: &RunArgs, concurrency: Option<u32>) -> usize {
+    let asked = args.workers.map(u32::from).or(concurrency).filter(|n| *n > 0);
+    match asked {
+        Some(n) => (n as usize).min(512),
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+fn hostname() -> Box<str> {
+    let system = rustix::system::uname();
+    system.nodename().to_string_lossy().into()
+}
+
+fn say_listening(socket: &std::net::TcpListener, name: &str, why: &str) {
+    if let Ok(address) = socket.local_addr() {
+        tracing::info!("listening on {address}: {name} ({why})");
+    }
+}
