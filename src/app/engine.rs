@@ -3,20 +3,19 @@
 //! Called from the main thread at start and from the files' thread afterwards, one change at a time.
 
 use super::listen::{self, Bound};
-use crate::cli::LoadArgs;
 use crate::cli::run::{AccessLog as LogFlag, RunArgs};
 use crate::clock;
 use crate::control::discover::{Discover, Event};
 use crate::control::reload::changes::{Changes, Reload};
-use crate::control::reload::{self, File};
+use crate::control::reload::{Paths, Texts};
 use crate::control::scale::Scaler;
 use crate::record::Direction;
 use crate::snapshot::{Environment, Published, compile};
 use crate::telemetry::access_log::{AccessLog, Encoding, Format, Target};
 use crate::worker::Order;
 use parking_lot::Mutex;
+use proxy_config::load::{Loaded, load};
 use proxy_config::model::{self, Config};
-use proxy_config::{Loaded, Options};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,35 +52,15 @@ struct State {
     swept: HashMap<Arc<str>, Instant>,
 }
 
+/// The files that `run` was told of.
+pub(super) fn paths(args: &RunArgs) -> Paths {
+    Paths { paths: args.paths.clone(), mesh_file: args.load.mesh_config.clone() }
+}
+
 /// Reads and resolves everything once, before there is anything to serve it.
 pub(super) fn first_load(args: &RunArgs) -> Loaded {
-    proxy_config::load(&files(reload::read(&args.paths)), &options(&args.load, args.strict), None)
-}
-
-/// The command line's words for the resolver.
-pub(crate) fn options(args: &LoadArgs, strict: bool) -> Options {
-    let mesh_file = args.mesh_config.as_ref().map(|path| proxy_config::File {
-        path: path.clone(),
-        text: std::fs::read_to_string(path).map_err(|error| error.to_string()),
-    });
-    Options {
-        namespace: args.namespace.clone(),
-        domain: args.domain.clone(),
-        exec: args
-            .exec
-            .iter()
-            .filter_map(|e| Some((e.name.clone(), shlex::try_join(e.words.iter().map(String::as_str)).ok()?)))
-            .collect(),
-        exec_all: args.exec_all,
-        stand_in: args.stand_in,
-        mesh_file,
-        strict,
-    }
-}
-
-/// Files as the resolver takes them.
-pub(crate) fn files(read: Vec<File>) -> Vec<proxy_config::File> {
-    read.into_iter().map(|file| proxy_config::File { path: file.path, text: file.text }).collect()
+    let texts = paths(args).read();
+    load(&texts.files, &args.load.options(texts.mesh_file), None)
 }
 
 impl Engine {
@@ -113,12 +92,11 @@ impl Engine {
     }
 
     /// The files have changed.
-    pub(super) fn apply(&self, read: Vec<File>) {
+    pub(super) fn apply(&self, texts: Texts) {
         let began = clock::now();
-        let args = &self.parts.args;
         let mut state = self.state.lock();
-        let loaded =
-            proxy_config::load(&files(read), &options(&args.load, args.strict), state.loaded.as_ref());
+        let options = self.parts.args.load.options(texts.mesh_file);
+        let loaded = load(&texts.files, &options, state.loaded.as_ref());
         let same = state.loaded.as_ref().is_some_and(|old| {
             old.config == loaded.config && old.report == loaded.report && state.unbound.is_empty()
         });
@@ -136,9 +114,7 @@ impl Engine {
         let changes = Changes::between(old, &loaded.config);
         let refused = (args.strict && loaded.report.has_errors())
             .then(|| "the configuration has errors, and --strict refuses it then".to_owned());
-        let quarantined: Vec<_> =
-            loaded.quarantined.iter().map(|object| (object.clone(), loaded.keeps(object))).collect();
-        metrics.quarantined.set(quarantined.len() as i64);
+        metrics.quarantined.set(loaded.quarantined.len() as i64);
         if refused.is_none() {
             state.generation += 1;
             self.serve(state, &loaded.config);
@@ -155,7 +131,7 @@ impl Engine {
             refused: refused.clone(),
             changes,
             report: loaded.report.clone(),
-            quarantined,
+            quarantined: loaded.quarantined.clone(),
         };
         reload.log(state.last.as_ref());
         state.last = Some(reload);

@@ -14,7 +14,7 @@ use crate::control::admin::{self, Admin, Face};
 use crate::control::discover::{self, Discover};
 use crate::control::log::Log;
 use crate::control::process;
-use crate::control::reload::{self, Watcher};
+use crate::control::reload::Watcher;
 use crate::control::scale::{Scaler, Setup};
 use crate::drain::{Drain, Timing};
 use crate::driver::process::{Processes, Settings};
@@ -50,7 +50,7 @@ pub fn run(args: RunArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Some((path, error)) = reload::missing(&args.paths) {
+    if let Some((path, error)) = engine::paths(&args).missing() {
         eprintln!("pilotlight: {}: {error}; name a file or directory with YAML", path.display());
         return ExitCode::from(2);
     }
@@ -79,7 +79,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let workers = worker_count(&args, first.config.mesh.concurrency);
     let drain = Drain::new(Timing { delay: args.drain_delay, timeout: args.drain_timeout });
     let telemetry = Telemetry::new(workers);
-    let bell = Bell::new();
+    let bell = Arc::new(Bell::new());
     let registry = Arc::new(Registry::new(bell.clone()));
     let published: Arc<Published> = Arc::default();
     let admin_socket = admin::bind(Face::Admin, args.admin)?;
@@ -109,7 +109,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let discover = Discover::spawn(discover::System::default(), move |event| lookups.found(event));
     engine.attach(scaler.clone(), discover);
     let watched = engine.clone();
-    let watcher = Watcher::spawn(args.paths.clone(), move |files| watched.apply(files))
+    let watcher = Watcher::spawn(engine::paths(&args), move |texts| watched.apply(texts))
         .map_err(|error| format!("no thread to watch files: {error}"))?;
     let source =
         Arc::new(Told { engine: engine.clone(), scaler: scaler.clone(), telemetry: telemetry.clone() });
