@@ -206,13 +206,13 @@ impl Engine {
             model::Direction::Inbound => Direction::Inbound,
         };
         let why = listen::why(listener);
+        let name = listen::called(listener);
         match bound.mapped {
             Some((from, to)) => tracing::info!(
-                "listening on {}: {} ({why}; port {from} may not be bound by this user, so {to} stands in)",
-                bound.address,
-                listener.name
+                "listening on {}: {name} ({why}; port {from} may not be bound by this user, so {to} stands in)",
+                bound.address
             ),
-            None => tracing::info!("listening on {}: {} ({why})", bound.address, listener.name),
+            None => tracing::info!("listening on {}: {name} ({why})", bound.address),
         }
         for (orders, socket) in self.parts.orders.iter().zip(bound.sockets) {
             let _ = orders.send(Order::Listen { number, direction, socket });

@@ -34,12 +34,17 @@ pub(super) fn wanted(bind: Bind, args: &RunArgs) -> SocketAddr {
     }
 }
 
+/// What people call a listener.
+pub(super) fn called(listener: &Listener) -> &str {
+    if listener.bind == Bind::DefaultGateway { "gateway" } else { &listener.name }
+}
+
 /// Who asked for a listener, in words.
 pub(super) fn why(listener: &Listener) -> String {
     let origins: Vec<String> = listener.origins.iter().map(ToString::to_string).collect();
     match listener.bind {
-        Bind::DefaultGateway => "default gateway, --http-port".to_owned(),
-        Bind::Mesh => "mesh listener, --mesh".to_owned(),
+        Bind::DefaultGateway => "default gateway".to_owned(),
+        Bind::Mesh => "--mesh".to_owned(),
         _ if origins.is_empty() => "the configuration".to_owned(),
         _ => origins.join(", "),
     }
