@@ -29,6 +29,8 @@ pub(crate) enum Shape {
     Duration,
     /// Any length of time, zero included.
     DurationOrZero,
+    /// An amount as Kubernetes writes it.
+    Quantity,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list.
@@ -74,6 +76,12 @@ pub(crate) enum Role {
     Misplaced(&'static str),
 }
 
+impl Field {
+    fn is_wanted(&self) -> bool {
+        !matches!(self.role, Role::Misplaced(_))
+    }
+}
+
 pub(crate) const fn acts(name: &'static str, shape: Shape) -> Field {
     Field { name, shape, role: Role::Acts }
 }
@@ -102,13 +110,15 @@ pub(crate) const fn misplaced(name: &'static str, help: &'static str) -> Field {
 ///
 /// `active` is false for kinds that do not act at all, so that their fields are not each warned about.
 pub(crate) fn check(root: &Node, fields: &'static [Field], active: bool, findings: &Findings) {
-    let mut checker = Checker { findings, active };
+    let mut checker = Checker { findings, active, above: Vec::new() };
     checker.object(root, "", fields);
 }
 
 struct Checker<'a> {
     findings: &'a Findings,
     active: bool,
+    /// The objects around the one being checked, outermost first: path and fields.
+    above: Vec<(String, &'static [Field])>,
 }
 
 impl Checker<'_> {
@@ -120,10 +130,15 @@ impl Checker<'_> {
         for (key, value) in node.entries() {
             let below = join(path, &key.name);
             match fields.iter().find(|f| f.name == key.name) {
-                Some(field) => self.field(field, value, key.at, &below),
+                Some(field) => {
+                    self.above.push((path.to_owned(), fields));
+                    self.field(field, value, key.at, &below);
+                    self.above.pop();
+                }
                 None => {
                     let message = format!("unknown field {:?}", key.name);
-                    let help = suggestion(&key.name, fields);
+                    let help =
+                        self.home_of(&key.name, path, fields).or_else(|| suggestion(&key.name, fields));
                     self.findings.add_with_help(Level::Error, "SC004", &below, key.at, message, help);
                 }
             }
@@ -133,6 +148,21 @@ impl Checker<'_> {
                 self.error(&join(path, field.name), node.at, "Required value".to_owned(), None);
             }
         }
+    }
+
+    /// Where a field that is unknown here is known: in an object around this one, or just below it.
+    fn home_of(&self, name: &str, path: &str, fields: &'static [Field]) -> Option<String> {
+        let has = |fields: &'static [Field]| fields.iter().any(|f| f.name == name && f.is_wanted());
+        if let Some((home, _)) =
+            self.above.iter().rev().find(|(home, fields)| !home.is_empty() && has(fields))
+        {
+            return Some(format!("it belongs to `{home}`: check the indentation"));
+        }
+        let below = fields.iter().find(|field| match field.shape {
+            Shape::Object(inner) => has(inner),
+            _ => false,
+        })?;
+        Some(format!("it belongs to `{}`: check the indentation", join(path, below.name)))
     }
 
     fn field(&mut self, field: &'static Field, value: &Node, key_at: Place, path: &str) {
@@ -197,8 +227,9 @@ impl Checker<'_> {
             }
             Shape::Int(min, max) => self.integer(node, path, min, max),
             Shape::Float(min, max) => self.float(node, path, min, max),
-            Shape::Duration => self.duration(node, path, units::duration_in_millis),
-            Shape::DurationOrZero => self.duration(node, path, units::duration),
+            Shape::Duration => self.measure(node, path, units::duration_in_millis),
+            Shape::DurationOrZero => self.measure(node, path, units::duration),
+            Shape::Quantity => self.measure(node, path, units::quantity_millis),
             Shape::Choice(words) => self.choice(node, path, words),
             Shape::List(inner) => self.list(inner, node, path),
             Shape::Map(inner) => self.map(inner, node, path),
@@ -213,6 +244,9 @@ impl Checker<'_> {
         let help = match (&node.value, want) {
             (Value::String(text), "a boolean") if text == "true" || text == "false" => {
                 Some(format!("write {text} without quotes"))
+            }
+            (Value::String(text), "a boolean") if matches!(text.as_str(), "yes" | "no" | "on" | "off") => {
+                Some("write true or false".to_owned())
             }
             (Value::String(text), "an integer") if text.parse::<i64>().is_ok() => {
                 Some(format!("write {text} without quotes"))
@@ -265,13 +299,14 @@ impl Checker<'_> {
         match text.parse::<f64>() {
             Ok(value) if (min..=max).contains(&value) => {}
             Ok(value) if (min, max) == (0.0, 100.0) => {
-                self.error(path, node.at, format!("percentage {value} is not in range 0..100"), None);
+                let message = units::percent(value).err().unwrap_or_default();
+                self.error(path, node.at, message, None);
             }
             _ => self.error(path, node.at, format!("{text} must be in the range {min}..{max}"), None),
         }
     }
 
-    fn duration<T>(&self, node: &Node, path: &str, read: fn(&str) -> Result<T, String>) {
+    fn measure<T>(&self, node: &Node, path: &str, read: fn(&str) -> Result<T, String>) {
         match &node.value {
             Value::String(text) | Value::Number(text) => {
                 if let Err(message) = read(text) {
@@ -280,7 +315,7 @@ impl Checker<'_> {
                     self.error(path, node.at, message, help);
                 }
             }
-            _ => self.wrong(node, path, "a duration such as 1.5s"),
+            _ => self.wrong(node, path, "an amount with its unit"),
         }
     }
 
@@ -329,7 +364,7 @@ pub(crate) fn join(path: &str, name: &str) -> String {
 }
 
 fn suggestion(name: &str, fields: &'static [Field]) -> Option<String> {
-    let known = || fields.iter().filter(|f| !matches!(f.role, Role::Misplaced(_))).map(|f| f.name);
+    let known = || fields.iter().filter(|f| f.is_wanted()).map(|f| f.name);
     if let Some(near) = nearest(name, known()) {
         return Some(format!("did you mean `{near}`?"));
     }

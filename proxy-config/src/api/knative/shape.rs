@@ -82,7 +82,7 @@ const CONTAINER: &[Field] = &[
     inert("startupProbe", PROBE, "a startup probe"),
     inert("volumeMounts", List(&Any), "volumes"),
     inert("workingDir", Text, "a working directory (a local process starts in that of its YAML file)"),
-    ignored("resources", Any),
+    ignored("resources", Object(RESOURCES)),
     ignored("imagePullPolicy", Text),
     ignored("securityContext", Any),
     ignored("terminationMessagePath", Text),
@@ -90,6 +90,10 @@ const CONTAINER: &[Field] = &[
     misplaced("containerConcurrency", TO_TEMPLATE_SPEC),
     misplaced("timeoutSeconds", TO_TEMPLATE_SPEC),
 ];
+
+const AMOUNTS: Shape = Map(&Shape::Quantity);
+const RESOURCES: &[Field] =
+    &[ignored("limits", AMOUNTS), ignored("requests", AMOUNTS), ignored("claims", Any)];
 
 const ENV: &[Field] = &[
     required("name", Text),

@@ -10,6 +10,7 @@ use crate::api::istio::matching::{Empty, is_regex, string_match};
 use crate::decode::Cursor;
 use crate::model::{RedirectPort, StringMatch};
 use crate::report::At;
+use std::collections::HashMap;
 
 /// A direct response's body.
 const MAX_BODY: usize = 1 << 20;
@@ -46,14 +47,14 @@ pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> VirtualService {
 }
 
 fn unique_hosts(list: &Cursor<'_>, hosts: &[At<String>], namespace: &str) {
-    let full = |host: &str| match host.contains('.') || host == "*" {
-        true => host.to_owned(),
-        false => format!("{host}.{namespace}.svc.cluster.local"),
-    };
-    for (i, host) in hosts.iter().enumerate() {
-        if let Some(first) = hosts[..i].iter().find(|h| full(&h.value) == full(&host.value)) {
-            let message = format!("duplicate hosts in virtual service: {} & {}", first.value, host.value);
-            list.error("IST0106", message);
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    for host in hosts {
+        let full = match host.value.contains('.') || host.value == "*" {
+            true => host.value.clone(),
+            false => format!("{}.{namespace}.svc.cluster.local", host.value),
+        };
+        if let Some(first) = seen.insert(full, &host.value) {
+            list.error("IST0106", format!("duplicate hosts in virtual service: {first} & {}", host.value));
         }
     }
 }
@@ -241,7 +242,7 @@ fn rewrite(cursor: &Cursor<'_>) -> Option<Rewrite> {
             }
         }
     });
-    let (uri, authority) = (cursor.field("uri").string(), cursor.field("authority").string());
+    let (uri, authority) = (on_the_wire(&cursor.field("uri")), on_the_wire(&cursor.field("authority")));
     if uri.is_some() && uri_regex.is_some() {
         cursor.error("IST0106", "rewrite may only specify one of uri or uriRegexRewrite");
     }
@@ -251,11 +252,20 @@ fn rewrite(cursor: &Cursor<'_>) -> Option<Rewrite> {
     Some(Rewrite { uri, uri_regex: uri_regex.flatten(), authority })
 }
 
+/// Text that becomes part of a request line or a Location.
+fn on_the_wire(cursor: &Cursor<'_>) -> Option<String> {
+    let text = cursor.string()?;
+    if text.bytes().any(|b| b <= b' ' || b == 0x7f) {
+        cursor.error("IST0106", format!("{text:?} must not contain spaces or control characters"));
+    }
+    Some(text)
+}
+
 fn decode_redirect(cursor: &Cursor<'_>, matches: &[HttpMatch]) -> Option<Redirect> {
     if !cursor.is_object() {
         return None;
     }
-    let text = |name: &str| cursor.field(name).string().filter(|t| !t.is_empty());
+    let text = |name: &str| on_the_wire(&cursor.field(name)).filter(|t| !t.is_empty());
     let scheme = text("scheme").map(|s| s.to_ascii_lowercase());
     let derive = cursor.field("derivePort");
     let port = cursor.field("port").number::<u16>().map(RedirectPort::Number);
