@@ -14,11 +14,13 @@ const SHORT_CONNECT: Duration = Duration::from_millis(100);
 pub(super) fn check(input: &Input<'_>, registry: &Registry, problems: &mut Vec<Problem>) {
     let mut rules: Vec<&DestinationRule> = input.destination_rules.clone();
     rules.sort_by(|a, b| a.meta.object.name.cmp(&b.meta.object.name));
+    let patterns: Vec<&DestinationRule> =
+        rules.iter().copied().filter(|rule| names::is_wildcard(&rule.host.value)).collect();
     let mut first: BTreeMap<(String, String), &DestinationRule> = BTreeMap::new();
     for rule in &rules {
         let host = names::expand(&rule.host.value, &rule.meta.object.namespace);
         problems.extend(unknown_host(rule, &host, registry));
-        problems.extend(hides(rule, &host, &rules));
+        problems.extend(hides(rule, &host, &patterns));
         for (path, policy) in policies(rule) {
             problems.extend(short_connect(rule, &path, policy));
             problems.extend(never_ejects(rule, &path, policy, &host, registry));
@@ -50,10 +52,7 @@ fn policies(rule: &DestinationRule) -> Vec<(String, &TrafficPolicy)> {
 }
 
 fn unknown_host(rule: &DestinationRule, host: &str, registry: &Registry) -> Option<Problem> {
-    if registry
-        .services()
-        .any(|service| names::covers(host, &service.host) || names::covers(&service.host, host))
-    {
+    if registry.covers_any(host) || registry.service(host).is_some() {
         return None;
     }
     let message = format!("no service has the host {host:?}");
@@ -61,8 +60,8 @@ fn unknown_host(rule: &DestinationRule, host: &str, registry: &Registry) -> Opti
 }
 
 /// An exact host takes nothing from a pattern that covers it.
-fn hides(rule: &DestinationRule, host: &str, all: &[&DestinationRule]) -> Option<Problem> {
-    let hidden = all.iter().find(|other| {
+fn hides(rule: &DestinationRule, host: &str, patterns: &[&DestinationRule]) -> Option<Problem> {
+    let hidden = patterns.iter().find(|other| {
         let namespace = &other.meta.object.namespace;
         let pattern = names::expand(&other.host.value, namespace);
         *namespace == rule.meta.object.namespace

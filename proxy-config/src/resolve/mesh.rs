@@ -23,7 +23,7 @@ pub(crate) fn build(
     let mut tables: BTreeMap<u16, MeshTable> = BTreeMap::new();
     // Hosts written out go before the further names of services, which nobody wrote.
     for (host, owner) in &claims {
-        if !registry.services().any(|service| names::covers(host, &service.host)) {
+        if !registry.covers_any(host) {
             let scene = Scene { registry, listener: Through::Mesh, port: UNREGISTERED_PORT };
             let routes = routes::build(owner, &scene, problems);
             let table = tables.entry(UNREGISTERED_PORT).or_default();
@@ -100,6 +100,10 @@ fn claims<'a>(
 
 /// The VirtualService for a service: of its very host, else of the narrowest pattern over it.
 fn owner<'a>(claims: &BTreeMap<String, &'a VirtualService>, host: &str) -> Option<&'a VirtualService> {
-    let covering = claims.iter().filter(|(pattern, _)| names::covers(pattern, host));
-    covering.max_by_key(|(pattern, _)| names::specificity(pattern)).map(|(_, owner)| *owner)
+    claims.get(host).copied().or_else(|| {
+        // Patterns begin with `*`, which sorts before every letter and digit.
+        let patterns = claims.range("*".to_owned()..).take_while(|(pattern, _)| names::is_wildcard(pattern));
+        let covering = patterns.filter(|(pattern, _)| names::covers(pattern, host));
+        covering.max_by_key(|(pattern, _)| names::specificity(pattern)).map(|(_, owner)| *owner)
+    })
 }

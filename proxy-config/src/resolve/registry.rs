@@ -142,7 +142,10 @@ impl Registry {
     /// The service that answers to `host`: of that very name, else the narrowest pattern over it.
     pub fn service(&self, host: &str) -> Option<&Service> {
         self.services.get(host).or_else(|| {
-            let patterns = self.services.values().filter(|service| names::is_wildcard(&service.host));
+            // Patterns begin with `*`, which sorts before every letter and digit.
+            let first = "*".to_owned();
+            let patterns = self.services.range(first..).map(|(_, service)| service);
+            let patterns = patterns.take_while(|service| names::is_wildcard(&service.host));
             patterns
                 .filter(|service| names::covers(&service.host, host))
                 .max_by_key(|service| names::specificity(&service.host))
@@ -230,17 +233,27 @@ impl Registry {
         revisions.iter().find(|(host, _)| *host == service.host).map(|(_, labels)| labels)
     }
 
-    /// The service that `host` is a partial name of.
+    /// Whether `pattern` covers any service.
+    pub fn covers_any(&self, pattern: &str) -> bool {
+        let known = || self.services.values().any(|service| names::covers(pattern, &service.host));
+        self.services.contains_key(pattern) || (names::is_wildcard(pattern) && known())
+    }
+
+    /// The service that `host` is a partial name of, or else one of the same name in another namespace.
     pub fn meant(&self, host: &str) -> Option<String> {
-        let by_alias =
-            |service: &&Service| names::aliases(&service.host, &self.caller).iter().any(|a| a == host);
-        if let Some(service) = self.services.values().find(by_alias) {
-            return Some(service.host.clone());
+        let known = |host: String| self.services.contains_key(&host).then_some(host);
+        let (name, namespace) = match names::service_parts(host) {
+            Some((name, _)) => (name, None),
+            None => match host.strip_suffix(".svc").unwrap_or(host).split_once('.') {
+                Some((name, namespace)) => (name, Some(namespace)),
+                None => (host, Some(self.caller.as_str())),
+            },
+        };
+        if let Some(namespace) = namespace {
+            return known(names::service_host(name, namespace));
         }
-        let (name, _) = names::service_parts(host)?;
-        let elsewhere =
-            |service: &&Service| names::service_parts(&service.host).is_some_and(|(n, _)| n == name);
-        self.services.values().find(elsewhere).map(|service| service.host.clone())
+        let same = |service: &&Service| names::service_parts(&service.host).is_some_and(|(n, _)| n == name);
+        self.services.values().find(same).map(|service| service.host.clone())
     }
 }
 

@@ -67,12 +67,40 @@ impl Rule {
     pub fn subset(&self, name: &str) -> Option<&Subset> {
         self.subsets.iter().find(|subset| subset.name == name)
     }
+
+    /// Takes what a later rule for the same host adds.
+    fn join(&mut self, later: Rule) {
+        if self.terms.is_none() {
+            self.terms = later.terms;
+        }
+        for subset in later.subsets {
+            if self.subset(&subset.name).is_none() {
+                self.subsets.push(subset);
+            }
+        }
+    }
 }
 
 /// All rules, several for one host already joined.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
-    by_namespace: BTreeMap<String, Vec<Rule>>,
+    by_namespace: BTreeMap<String, Namespace>,
+}
+
+/// The rules of one namespace by host.
+#[derive(Debug, Default)]
+struct Namespace {
+    exact: BTreeMap<String, Rule>,
+    patterns: BTreeMap<String, Rule>,
+}
+
+impl Namespace {
+    fn find(&self, host: &str) -> Option<&Rule> {
+        self.exact.get(host).or_else(|| {
+            let covering = self.patterns.values().filter(|rule| names::covers(&rule.host, host));
+            covering.max_by_key(|rule| names::specificity(&rule.host))
+        })
+    }
 }
 
 impl Rules {
@@ -80,20 +108,15 @@ impl Rules {
     /// first of a name wins), the first traffic policy wins.
     pub fn new(mut rules: Vec<Rule>) -> Rules {
         rules.sort_by(|a, b| a.origin.name.cmp(&b.origin.name));
-        let mut by_namespace: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
+        let mut by_namespace: BTreeMap<String, Namespace> = BTreeMap::new();
         for rule in rules {
-            let siblings = by_namespace.entry(rule.namespace.clone()).or_default();
-            match siblings.iter_mut().find(|first| first.host == rule.host) {
-                None => siblings.push(rule),
-                Some(first) => {
-                    if first.terms.is_none() {
-                        first.terms = rule.terms;
-                    }
-                    for subset in rule.subsets {
-                        if first.subset(&subset.name).is_none() {
-                            first.subsets.push(subset);
-                        }
-                    }
+            let namespace = by_namespace.entry(rule.namespace.clone()).or_default();
+            let wildcard = names::is_wildcard(&rule.host);
+            let rules = if wildcard { &mut namespace.patterns } else { &mut namespace.exact };
+            match rules.get_mut(&rule.host) {
+                Some(first) => first.join(rule),
+                None => {
+                    rules.insert(rule.host.clone(), rule);
                 }
             }
         }
@@ -103,13 +126,8 @@ impl Rules {
     /// The one rule for `host`: of the caller's namespace, else of the service's, else of the mesh's root;
     /// within one the most specific host.
     pub fn find(&self, host: &str, service_namespace: &str, caller: &str, root: &str) -> Option<&Rule> {
-        [caller, service_namespace, root].iter().find_map(|namespace| {
-            let rules = self.by_namespace.get(*namespace)?;
-            rules
-                .iter()
-                .filter(|rule| names::covers(&rule.host, host))
-                .max_by_key(|rule| names::specificity(&rule.host))
-        })
+        let tiers = [caller, service_namespace, root];
+        tiers.iter().find_map(|namespace| self.by_namespace.get(*namespace)?.find(host))
     }
 }
 

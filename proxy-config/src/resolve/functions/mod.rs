@@ -214,7 +214,7 @@ fn check_traffic(function: &Function<'_>, all: &[Function<'_>], problems: &mut V
                 format!("it is a revision of {:?}; revisions here: {}", owner.name, known.join(", "))
             }
             None => format!(
-                "revisions here: {}; name another by a document with `spec.template.metadata.name: {}`",
+                "revisions here: {}; a template is named by `spec.template.metadata.name: {}`",
                 known.join(", "),
                 wanted.value
             ),

@@ -58,7 +58,7 @@ fn check_resolution(spec: &Cursor<'_>, resolution: Resolution) {
         ),
         Resolution::None => spec.warn_with_help(
             "SC007",
-            "resolution NONE (the address the client dialled) does not act yet",
+            "resolution NONE (the address the client dialled) acts as DNS: the host itself is looked up",
             "write `resolution: DNS`, or STATIC with endpoints",
         ),
         Resolution::DnsRoundRobin if count > 1 => {
