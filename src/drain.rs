@@ -287,7 +287,18 @@ impl Drain {
         }
         self.phase.store(phase as u8, Ordering::Relaxed);
         self.told.send_replace(phase);
-        tracing::info!(%phase, in_flight, "shutdown");
+        match phase {
+            Phase::Running => {}
+            Phase::Draining => {
+                let delay = self.timing.delay;
+                tracing::info!(in_flight, ?delay, "draining: /ready fails, requests are still taken");
+            }
+            Phase::Closing => {
+                tracing::info!(in_flight, "closing: connections are told to go, requests finish")
+            }
+            Phase::Done if in_flight > 0 => tracing::warn!(in_flight, "stopping: requests are given up"),
+            Phase::Done => tracing::info!("stopping: every request has finished"),
+        }
     }
 }
 

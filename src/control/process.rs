@@ -1,14 +1,30 @@
-//! The process among others: its limits and the signals it is told by.
+//! The process among others: its limits, its memory, and the signals it is told by.
 //!
 //! SIGPIPE needs nothing: Rust's start-up ignores it and restores it in children.
 
 use crate::drain::{Ask, Drain};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
+use std::sync::OnceLock;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// More open files than this are never asked for: some programs walk through all that they might have.
 const MAX_FILES: u64 = 1 << 20;
+
+static TRIM: OnceLock<fn()> = OnceLock::new();
+
+/// How memory is given back; the program that chose the allocator knows. The first one holds.
+pub fn on_trim(trim: fn()) {
+    let _ = TRIM.set(trim);
+}
+
+/// Gives freed memory back to the system; to be called where much has been freed at once, and never on a
+/// worker. Does nothing where the allocator does not need it.
+pub fn trim() {
+    if let Some(trim) = TRIM.get() {
+        trim();
+    }
+}
 
 /// Raises the soft limit of open files to the hard one and returns it; each connection takes one.
 ///

@@ -30,6 +30,9 @@ const GAP: Duration = Duration::from_millis(20);
 /// A change is told after this long even if further files are still changing.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// What is called back may parse text of any shape; only what is used of this is ever resident.
+const STACK: usize = 8 << 20;
+
 /// Where the configuration is.
 #[derive(Clone, Debug, Default)]
 pub struct Paths {
@@ -115,7 +118,8 @@ impl Watcher {
             told: false,
             changed_at: None,
         };
-        std::thread::Builder::new().name("files".to_owned()).spawn(move || watching.run())?;
+        let thread = std::thread::Builder::new().name("files".to_owned()).stack_size(STACK);
+        thread.spawn(move || watching.run())?;
         Ok(Watcher { bell, stop })
     }
 
@@ -197,6 +201,7 @@ impl<F: FnMut(Texts)> Watching<F> {
         if catch_unwind(AssertUnwindSafe(|| on_change(texts))).is_err() {
             tracing::error!("reload failed by a defect of this program; the configuration before it stays");
         }
+        super::process::trim();
     }
 }
 
