@@ -10,9 +10,12 @@ use crate::cluster::Registry;
 use crate::driver::{Driver, Event, InstanceId};
 use crate::telemetry::Telemetry;
 use proxy_config::model::Revision;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+
+/// Arrivals within so long of the last look at their hold are looked at together.
+const TOGETHER: Duration = Duration::from_millis(2);
 
 /// What revisions share.
 pub(super) struct Floor {
@@ -97,9 +100,9 @@ impl Fleet {
         if self.ending {
             return;
         }
-        for unit in self.units.values_mut() {
-            let stays = revisions.iter().any(|revision| *revision.key == *unit.members.key);
-            if !stays && unit.removed.is_none() {
+        let stay: HashSet<&str> = revisions.iter().map(|revision| revision.key.as_str()).collect();
+        for (key, unit) in &mut self.units {
+            if !stay.contains(&**key) && unit.removed.is_none() {
                 unit.removed = Some(now);
             }
         }
@@ -122,10 +125,14 @@ impl Fleet {
         self.units.insert(key, Unit::new(revision.clone(), members, hold, metrics));
     }
 
-    /// Somebody began to wait.
+    /// Somebody began to wait. The first is seen at once; those who come right after are seen together, so
+    /// that a queue at its limit does not keep this thread busy.
     pub fn rung(&mut self, now: Instant, hold: u64) {
-        if let Some(key) = self.holds.get(&hold).cloned() {
-            self.look(now, &key);
+        let Some(key) = self.holds.get(&hold).cloned() else { return };
+        let Some(unit) = self.units.get_mut(&key) else { return };
+        match unit.looked.map(|looked| looked + TOGETHER).filter(|soon| *soon > now) {
+            Some(soon) => unit.next = Some(unit.next.map_or(soon, |next| next.min(soon))),
+            None => self.look(now, &key),
         }
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Unit {
     pub starved: bool,
     /// When it is to be looked at without being called.
     pub next: Option<Instant>,
+    /// When it was looked at last.
+    pub looked: Option<Instant>,
     metrics: Arc<FunctionMetrics>,
     peaks: Peaks,
     lost: u32,
@@ -100,6 +102,7 @@ impl Unit {
             removed: None,
             starved: false,
             next: None,
+            looked: None,
             metrics,
             peaks: Peaks::default(),
             lost: 0,
@@ -146,8 +149,8 @@ impl Unit {
     /// lacks because the process has no room for them.
     pub fn look(&mut self, now: Instant, floor: &mut Floor) -> u32 {
         self.hold.looked_at();
+        self.looked = Some(now);
         self.starved = false;
-        self.hold.expire(now);
         let short = if self.removed.is_some() {
             self.leave(now, floor);
             0
@@ -157,6 +160,7 @@ impl Unit {
             0
         } else {
             self.give_up(now, floor);
+            self.hold.expire(now);
             self.adjust(now, floor)
         };
         self.drain(floor);
