@@ -138,6 +138,7 @@ fn catalogue(input: &Input<'_>, functions: &[Function<'_>]) -> BTreeMap<String, 
             Some(_) => {}
         }
     }
+    services::join_aliases(&input.services, &mut catalogue);
     catalogue
 }
 

@@ -151,6 +151,29 @@ fn one(service: &kubernetes::Service, found: &Found<'_>) -> Service {
     }
 }
 
+/// A Service of type ExternalName whose target is in the catalogue stands for that target: what is behind it
+/// is known, and no DNS outside a cluster has its name.
+pub(crate) fn join_aliases(services: &[&kubernetes::Service], catalogue: &mut BTreeMap<String, Service>) {
+    for service in services {
+        let Some(name) = &service.external_name else { continue };
+        let object = &service.meta.object;
+        let host = names::service_host(&object.name, &object.namespace);
+        let target =
+            catalogue.get(name.value.trim_end_matches('.')).filter(|target| target.host != host).cloned();
+        let own = catalogue.get_mut(&host).filter(|own| own.origin == *object);
+        let (Some(target), Some(own)) = (target, own) else { continue };
+        own.backing = target.backing.clone();
+        for port in &mut own.ports {
+            let Some(behind) = target.port(port.number) else { continue };
+            *port = behind.clone();
+        }
+        // Of a function only its own port can be called.
+        if !matches!(own.backing, Backing::Endpoints) {
+            own.ports.clone_from(&target.ports);
+        }
+    }
+}
+
 fn external(name: &str, port: u16) -> Source {
     let name = name.trim_end_matches('.');
     match name.parse::<IpAddr>() {

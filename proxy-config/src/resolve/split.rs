@@ -20,14 +20,14 @@ pub(crate) fn flatten<T>(shares: Vec<Share<T>>) -> Vec<(T, u32)> {
             (weight > 0 && !parts.is_empty()).then_some(Share { weight, parts })
         })
         .collect();
-    let Some(common) = common_multiple(&shares) else {
+    let Some(multiple) = least_multiple(&shares) else {
         return approximate(shares);
     };
     let mut flat = Vec::new();
     for share in shares {
         let sum = total(&share.parts);
         for (part, weight) in share.parts {
-            flat.push((part, u128::from(share.weight) * u128::from(weight) * (common / sum)));
+            flat.push((part, u128::from(share.weight) * u128::from(weight) * (multiple / sum)));
         }
     }
     narrow(flat)
@@ -45,15 +45,15 @@ fn total<T>(parts: &[(T, u64)]) -> u128 {
 }
 
 /// The least common multiple of the sums of all shares, where arithmetic with it stays within `u128`.
-fn common_multiple<T>(shares: &[Share<T>]) -> Option<u128> {
-    let mut common: u128 = 1;
+fn least_multiple<T>(shares: &[Share<T>]) -> Option<u128> {
+    let mut multiple: u128 = 1;
     for share in shares {
         let sum = total(&share.parts);
-        common = (common / gcd(common, sum)).checked_mul(sum)?;
+        multiple = (multiple / gcd(multiple, sum)).checked_mul(sum)?;
     }
-    // A weight times a part of it times `common` is what is computed next.
-    (common < 1 << 60 && shares.iter().all(|s| s.weight < 1 << 32 && total(&s.parts) < 1 << 36))
-        .then_some(common)
+    // A weight times a part of it times `multiple` is what is computed next.
+    (multiple < 1 << 60 && shares.iter().all(|s| s.weight < 1 << 32 && total(&s.parts) < 1 << 36))
+        .then_some(multiple)
 }
 
 /// Weights beyond exact arithmetic: proportions to a part in two billion.

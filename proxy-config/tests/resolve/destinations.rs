@@ -1,7 +1,7 @@
 //! Destinations: endpoints, subsets and terms; what lints say about them.
 
 use crate::pieces::{HELLO, REVIEWS, check_findings, cluster, gateway, rule, rules};
-use crate::view::{clusters, findings, load_text};
+use crate::view::{clusters, findings, load_text, routes_at};
 use proxy_config::model::Balance;
 use std::time::Duration;
 
@@ -148,4 +148,27 @@ fn lints_speak_up_about_what_is_hardly_meant() {
     ] {
         check_findings(&text, expected);
     }
+}
+
+#[test]
+fn an_external_name_that_is_known_here_stands_for_its_target() {
+    let alias = |target: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: Service
+metadata: {{name: alias}}
+spec: {{type: ExternalName, externalName: {target}, ports: [{{name: http, port: 80}}]}}
+---
+"
+        )
+    };
+    let loaded = load_text(&(HELLO.to_owned() + &alias("hello.default.svc.cluster.local")));
+    let mesh = routes_at(&loaded.config, "mesh:80 alias.default.svc.cluster.local,");
+    assert!(mesh[0].ends_with("-> outbound|80||hello-00001.default.svc.cluster.local=1"), "{mesh:#?}");
+    let loaded = load_text(&alias("api.example.com"));
+    assert_eq!(
+        clusters(&loaded.config),
+        ["outbound|80||alias.default.svc.cluster.local: api.example.com:80"]
+    );
 }

@@ -111,6 +111,51 @@ fn an_error_survives_any_number_of_reloads() {
     }
 }
 
+#[test]
+fn a_bad_document_of_a_functions_history_keeps_its_place() {
+    let revision = |name: &str, concurrency: &str| {
+        format!(
+            "apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {{name: f}}
+spec: {{template: {{metadata: {{name: {name}}}, spec: {{containerConcurrency: {concurrency}, containers: [{{image: i}}]}}}}}}
+---
+"
+        )
+    };
+    let options = Options::default();
+    let first = revision("f-v1", "1") + &revision("f-v2", "2");
+    let before = load_files(&[("f.yaml", &first)], &options, None);
+    let second = revision("f-v1", "-1") + &revision("f-v2", "3");
+    let after = load_files(&[("f.yaml", &second)], &options, Some(&before));
+    let revisions: Vec<(&str, u32)> = after
+        .config
+        .revisions
+        .iter()
+        .map(|revision| (revision.name.as_str(), revision.concurrency))
+        .collect();
+    assert_eq!(revisions, [("f-v1", 1), ("f-v2", 3)], "{}", after.report.text());
+    assert_eq!(
+        routes(&after.config)[0],
+        "gateway:default f.default.localhost -> outbound|80||f-v2.default.svc.cluster.local=1"
+    );
+}
+
+#[test]
+fn a_bad_mesh_file_keeps_the_last_good_settings() {
+    let options = |text: &str| {
+        let file = File { path: PathBuf::from("mesh.yaml"), text: Ok(text.to_owned()) };
+        Options { mesh_file: Some(file), ..Options::default() }
+    };
+    let before = load_files(&[], &options("trustDomain: one.example"), None);
+    assert_eq!(before.config.mesh.trust_domain, "one.example");
+    for bad in ["trustDomain: [", "accessLogEncoding: XML\ntrustDomain: two.example"] {
+        let after = load_files(&[], &options(bad), Some(&before));
+        assert_eq!(after.config.mesh.trust_domain, "one.example", "{bad}");
+        assert!(after.report.has_errors(), "{bad}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_loading_panic(
