@@ -114,6 +114,8 @@ faults! {
     BadRequest: Downstream, Head, 400, 13, Never, "DPE", "http1.codec_error", "bad request";
     /// A transfer coding this proxy does not speak.
     BadTransferCoding: Downstream, Head, 501, 12, Never, "DPE", "http1.invalid_transfer_encoding", "unsupported transfer coding";
+    /// More fields than are taken.
+    TooManyFields: Downstream, Head, 431, 8, Never, "DPE", "too_many_headers", "too many header fields";
     /// CONNECT, which is off.
     ConnectRefused: Downstream, Head, 405, 12, Never, "", "connect_not_allowed", "CONNECT is not allowed";
     /// The client went away.

@@ -10,6 +10,9 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::Scheme;
 use http::{Method, Version, request, response};
 
+/// Fields of one head; a cookie that HTTP/2 split counts for each part. hyper has the same bound for HTTP/1.
+pub const MAX_FIELDS: usize = 100;
+
 /// Checks a request head and gives its authority, so that nobody parses it twice.
 ///
 /// # Errors
@@ -17,6 +20,9 @@ use http::{Method, Version, request, response};
 pub fn request<'a>(parts: &'a request::Parts, seen: Seen) -> Result<Authority<'a>, Kind> {
     if parts.method == Method::CONNECT {
         return Err(Kind::ConnectRefused);
+    }
+    if parts.headers.len() > MAX_FIELDS {
+        return Err(Kind::TooManyFields);
     }
     if seen.any(Seen::TRANSFER_ENCODING) {
         transfer_encoding(parts, seen)?;
@@ -171,6 +177,12 @@ mod tests {
             ("GET / 1.1 | host: u@a", Err(Kind::BadRequest)),
             ("GET http://a/x 2 | host: b", Err(Kind::BadRequest)),
         ]);
+    }
+
+    #[test]
+    fn a_head_has_at_most_a_hundred_fields_whatever_their_names() {
+        let with = |count| format!("GET http://a/ 2{}", " | cookie: a=1".repeat(count));
+        check(&[(&with(100), Ok("a")), (&with(101), Err(Kind::TooManyFields))]);
     }
 
     #[test]

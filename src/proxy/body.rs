@@ -8,6 +8,7 @@ use crate::clock;
 use crate::cluster::{Permit, Slot};
 use crate::fault::{Fault, Kind};
 use crate::http::grpc;
+use crate::http::headers::clean_trailers;
 use crate::snapshot::Target;
 use crate::upstream::{Lease, Source};
 use bytes::Bytes;
@@ -185,12 +186,12 @@ impl Body for ResponseBody {
             return live.cut(Kind::ResponseTimeout.into());
         }
         match ready!(Pin::new(&mut live.incoming).poll_frame(cx)) {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
                     live.closing.record.bytes_sent += data.len() as u64;
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    let trailers = trailers.clone();
-                    live.trailers(&trailers);
+                } else if let Some(trailers) = frame.trailers_mut() {
+                    clean_trailers(trailers);
+                    live.trailers(trailers);
                 }
                 if live.incoming.is_end_stream() {
                     live.finish();

@@ -14,7 +14,7 @@ use crate::http::{Authority, Seen, grpc, validate};
 use crate::route::Head;
 use crate::snapshot::{self, Action, Listener, Route, Snapshot, Tables, Target};
 use crate::upstream::Source;
-use http::{Request, Response, request};
+use http::{Request, Response, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
 use std::future::Future;
@@ -132,16 +132,23 @@ fn find<'a>(
     let host = match &listener.tables {
         Tables::One(hosts) => hosts.find(authority.host).ok_or(Kind::NoRoute)?,
         Tables::ByPort(tables) => {
-            let port = match authority.port {
-                // Routed by Host, the port of this listener says nothing about the service's.
-                Some(port) if parts.uri.authority().is_none() && port == connection.address.port() => 80,
-                Some(port) => port,
-                None => 80,
-            };
+            let port = service_port(parts, authority, connection.address.port());
             tables.get(&port).and_then(|hosts| hosts.find(authority.host)).ok_or(Kind::UnknownHost)?
         }
     };
     host.routes.iter().find(|route| route.matcher.matches(head)).ok_or(Kind::NoRoute)
+}
+
+/// The service port a request means: that of its authority, else 80. Routed by Host, the port of the
+/// listener itself says nothing about the service's.
+fn service_port(parts: &request::Parts, authority: Authority<'_>, own: u16) -> u16 {
+    // HTTP/2 names no proxy in its target: `:authority` is its Host.
+    let by_host = parts.version == Version::HTTP_2 || parts.uri.authority().is_none();
+    match authority.port {
+        Some(port) if by_host && port == own => 80,
+        Some(port) => port,
+        None => 80,
+    }
 }
 
 /// What routes look at.
@@ -196,4 +203,27 @@ async fn forward(
         tries: Tries::default(),
     };
     attempts.run().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_of_the_listener_itself_counts_as_none_for_requests_routed_by_host() {
+        let rows = [
+            ("/", "shop", Version::HTTP_11, 80),
+            ("/", "shop:8080", Version::HTTP_11, 8080),
+            ("/", "shop:15001", Version::HTTP_11, 80),
+            ("http://shop:15001/", "shop:15001", Version::HTTP_11, 15001),
+            ("http://shop:15001/", "shop:15001", Version::HTTP_2, 80),
+            ("http://shop:8080/", "shop:8080", Version::HTTP_2, 8080),
+        ];
+        for (uri, host, version, wanted) in rows {
+            let request = Request::get(uri).version(version).header("host", host).body(()).unwrap();
+            let parts = request.into_parts().0;
+            let authority = Authority::of(&parts).unwrap();
+            assert_eq!(service_port(&parts, authority, 15001), wanted, "{uri} {host} {version:?}");
+        }
+    }
 }

@@ -90,15 +90,13 @@ impl Passthrough {
 }
 
 fn may_dial(address: SocketAddr, own: SocketAddr) -> bool {
-    let link_local = match address.ip() {
+    // An IPv4 address in IPv6 clothes is dialled as what it is.
+    let (ip, own_ip) = (address.ip().to_canonical(), own.ip().to_canonical());
+    let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(ip) => ip.is_link_local(),
-            None => ip.is_unicast_link_local(),
-        },
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    let ip = address.ip();
-    let own_listener = address.port() == own.port() && (ip == own.ip() || ip.is_unspecified());
+    let own_listener = address.port() == own.port() && (ip == own_ip || ip.is_unspecified());
     !link_local && !own_listener
 }
 
@@ -115,6 +113,8 @@ mod tests {
             ("[::ffff:169.254.169.254]:80", false),
             ("127.0.0.1:15001", false),
             ("0.0.0.0:15001", false),
+            ("[::ffff:127.0.0.1]:15001", false),
+            ("[::ffff:0.0.0.0]:15001", false),
             ("127.0.0.1:8080", true),
             ("192.0.2.1:80", true),
         ] {

@@ -7,7 +7,7 @@ use super::body::{Deadline, Held};
 use super::closing::Closing;
 use super::retry;
 use crate::fault::{Fault, Kind};
-use crate::http::{Seen, Wire, envoy, grpc, headers, response, target, upgrade};
+use crate::http::{Seen, Wire, envoy, grpc, headers, response, target, upgrade, validate};
 use crate::record::Direction;
 use crate::route::{Facts, Head, HeaderChange};
 use crate::snapshot::{Forward, Protocol, Retry, RetryOn, Target};
@@ -48,8 +48,6 @@ pub(super) fn request<'a>(
     closing.timeout_is_204 = asked.timeout_is_204;
     let timeout = timeout(forwarding.timeout, &asked, closing.record.grpc, parts, seen);
     let retry = policy(&forwarding.retry, asked);
-    let fields = (forwarding.response_headers.reads_request() || to.response_headers.reads_request())
-        .then(|| parts.headers.clone());
     let protocol = match destination.cluster.protocol {
         Protocol::Http1 => upgrade::wanted(parts, seen),
         Protocol::Http2 => None,
@@ -62,6 +60,8 @@ pub(super) fn request<'a>(
         upgrade: switch.as_ref().map(|(protocol, _)| protocol),
     };
     headers::prepare(&mut parts.headers, seen, &terms, &mut connection.local.rng.borrow_mut());
+    let fields = (forwarding.response_headers.reads_request() || to.response_headers.reads_request())
+        .then(|| parts.headers.clone());
     let mut authority = forwarding.authority.clone();
     for change in [&to.request_headers, &forwarding.request_headers] {
         if let Some(changed) = change_request(change, connection, parts, to) {
@@ -175,6 +175,7 @@ pub(super) fn response(
 ) -> Result<Reply, Fault> {
     let Attempts { connection, closing, forwarding, target: to, outbound, deadlines, .. } = attempts;
     let (mut head, incoming) = response.into_parts();
+    validate::response(&head)?;
     held.keep_alive = keep_alive(&head.headers);
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let switch = match outbound.switch {

@@ -4,6 +4,7 @@
 //! kept, up to a bound, so that a second try can begin anew. Past the bound, or once the response has begun,
 //! nothing is kept. Nothing is read before a try asks for it: a held body stays in the client's socket.
 
+use crate::http::headers::clean_trailers;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -64,8 +65,11 @@ impl Source {
         self.keeping = false;
         if self.kept_bytes > 0 {
             self.lost = true;
-            self.kept = Vec::new();
-            self.kept_bytes = 0;
+            // The first try has sent all that was kept; a later one may still be sending it.
+            if self.turn <= 1 {
+                self.kept = Vec::new();
+                self.kept_bytes = 0;
+            }
         }
     }
 
@@ -192,6 +196,7 @@ impl Body for RequestBody {
                     }
                     Err(frame) => {
                         s.trailers = frame.into_trailers().ok();
+                        s.trailers.iter_mut().for_each(clean_trailers);
                         s.end();
                     }
                 },
@@ -235,5 +240,79 @@ impl Body for RequestBody {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use http_body_util::BodyExt;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncWriteExt;
+
+    const HEAD: &str = "POST / HTTP/1.1\r\nhost: a\r\nte: trailers\r\ntransfer-encoding: chunked\r\n\r\n";
+
+    /// What a try reads when a client sends `wire` behind its head.
+    fn check<F: Future<Output = ()>>(wire: &'static str, test: impl FnOnce(Rc<RefCell<Source>>) -> F) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let tasks = tokio::task::LocalSet::new();
+        tasks.block_on(&runtime, async {
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            client.write_all(HEAD.as_bytes()).await.unwrap();
+            client.write_all(wire.as_bytes()).await.unwrap();
+            let (give, take) = tokio::sync::oneshot::channel();
+            let give = RefCell::new(Some(give));
+            let service = service_fn(move |request: http::Request<Incoming>| {
+                give.borrow_mut().take().map(|give| give.send(request.into_body()));
+                std::future::pending::<Result<http::Response<String>, std::convert::Infallible>>()
+            });
+            let server = http1::Builder::new().serve_connection(TokioIo::new(server), service);
+            tokio::task::spawn_local(server);
+            test(Source::new(take.await.unwrap(), true)).await;
+        });
+    }
+
+    async fn next(body: &mut RequestBody) -> Option<String> {
+        let frame = body.frame().await?.unwrap();
+        Some(String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_second_try_sends_the_whole_body_although_the_answer_begins_meanwhile() {
+        check("3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n", async |source| {
+            let mut first = RequestBody::again(&source);
+            while next(&mut first).await.is_some() {}
+            let mut second = RequestBody::again(&source);
+            assert_eq!(next(&mut second).await.as_deref(), Some("abc"));
+            source.borrow_mut().settle();
+            assert!(!second.is_end_stream());
+            assert_eq!(next(&mut second).await.as_deref(), Some("def"));
+            assert_eq!(next(&mut second).await, None);
+            assert!(second.is_end_stream());
+            assert!(!source.borrow().replayable());
+        });
+    }
+
+    #[test]
+    fn an_older_try_reads_no_further_and_does_not_end_as_if_it_were_whole() {
+        check("3\r\nabc\r\n", async |source| {
+            let mut first = RequestBody::again(&source);
+            assert_eq!(next(&mut first).await.as_deref(), Some("abc"));
+            let mut second = RequestBody::again(&source);
+            assert!(first.frame().now_or_never().unwrap().unwrap().is_err());
+            assert_eq!(next(&mut second).await.as_deref(), Some("abc"));
+        });
+    }
+
+    #[test]
+    fn trailers_lose_what_would_be_believed_in_a_head() {
+        check("0\r\nx-sum: 1\r\nx-forwarded-for: 6.6.6.6\r\n\r\n", async |source| {
+            let mut body = RequestBody::again(&source);
+            let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+            assert_eq!(trailers.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["x-sum"]);
+        });
     }
 }
