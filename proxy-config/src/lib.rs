@@ -14,6 +14,7 @@ pub mod document;
 mod lint;
 pub mod load;
 pub mod model;
+pub mod regex;
 pub mod report;
 mod resolve;
 pub mod units;

@@ -125,7 +125,7 @@ fn writable(text: &str) -> Result<HeaderName, String> {
 
 fn removable(text: &str, side: Side) -> Result<HeaderName, String> {
     let name = name(text)?;
-    if name == header::CONTENT_LENGTH || (side == Side::Request && name == header::HOST) {
+    if side == Side::Request && name == header::HOST {
         return Err(format!("header `{name}` cannot be removed"));
     }
     Ok(name)

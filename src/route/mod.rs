@@ -20,4 +20,4 @@ pub use path::PathChange;
 pub use pattern::Pattern;
 pub use redirect::Redirect;
 pub use split::Split;
-pub use template::{Facts, OPERATORS};
+pub use template::Facts;

@@ -2,10 +2,10 @@
 //!
 //! Works on the path as it came, never decoded and never normalised, and leaves the query alone.
 
-use super::pattern::anywhere;
 use bytes::{Bytes, BytesMut};
 use http::uri::{InvalidUri, PathAndQuery};
 use proxy_config::model::PathRewrite;
+use proxy_config::regex;
 use regex_automata::meta::Regex;
 
 /// A compiled [`PathRewrite`].
@@ -38,7 +38,7 @@ impl PathChange {
             }
             PathRewrite::Full(with) => Change::Full(checked(with)?),
             PathRewrite::Regex { pattern, with } => {
-                let regex = anywhere(pattern)?;
+                let regex = regex::anywhere(pattern).map_err(|why| format!("regex `{pattern}`: {why}"))?;
                 checked(with)?;
                 let with = substitution(with, regex.group_info().group_len(Default::default()))?;
                 Change::Regex { regex, with }

@@ -5,28 +5,10 @@
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
+use proxy_config::model::HEADER_OPERATORS;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// The operators that header values may hold.
-pub const OPERATORS: &[&str] = &[
-    "%DOWNSTREAM_REMOTE_ADDRESS%",
-    "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-    "%DOWNSTREAM_REMOTE_PORT%",
-    "%DOWNSTREAM_LOCAL_ADDRESS%",
-    "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%",
-    "%DOWNSTREAM_LOCAL_PORT%",
-    "%HOSTNAME%",
-    "%PROTOCOL%",
-    "%REQ(name?other):length%",
-    "%RESP(name?other):length%",
-    "%RESPONSE_CODE%",
-    "%START_TIME%",
-    "%UPSTREAM_CLUSTER%",
-    "%UPSTREAM_HOST%",
-    "%%",
-];
 
 /// What the operators tell of an exchange. Building it copies nothing.
 #[derive(Clone, Copy, Debug)]
@@ -196,7 +178,7 @@ fn operator_end(text: &str) -> Option<usize> {
 }
 
 fn operator(text: &str) -> Result<Piece, String> {
-    let unknown = || format!("`%{text}%` is not known; known are {}", OPERATORS.join(" "));
+    let unknown = || format!("`%{text}%` is not known; known are {}", HEADER_OPERATORS.join(", "));
     let (name, argument) = match text.split_once('(') {
         Some((name, argument)) => (name, Some(argument)),
         None => (text, None),

@@ -17,8 +17,8 @@ pub use function::{Command, Probe, ProbeAction, Revision, Scale};
 pub use listener::{Bind, Direction, Listener, Table, Tables, VirtualHost};
 pub use mesh::{AccessLog, AccessLogEncoding, Mesh, OutboundMode};
 pub use route::{
-    Action, DirectResponse, Forward, HeaderOps, Match, MessageOps, PathRewrite, Redirect, RedirectPort,
-    Retry, RetryOn, Rewrite, Route, StringMatch, WeightedDestination,
+    Action, DirectResponse, Forward, HEADER_OPERATORS, HeaderOps, Match, MessageOps, PathRewrite, Redirect,
+    RedirectPort, Retry, RetryOn, Rewrite, Route, StringMatch, WeightedDestination,
 };
 
 use std::fmt;

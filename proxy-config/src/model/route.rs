@@ -110,6 +110,27 @@ pub struct MessageOps {
     pub remove: Vec<String>,
 }
 
+/// The `%OPERATOR%`s that header values may hold; `REQ` and `RESP` take `(NAME)`, `(NAME?OTHER)` and a length
+/// behind a colon.
+pub const HEADER_OPERATORS: [&str; 16] = [
+    "DOWNSTREAM_LOCAL_ADDRESS",
+    "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_LOCAL_PORT",
+    "DOWNSTREAM_REMOTE_ADDRESS",
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_REMOTE_PORT",
+    "HOSTNAME",
+    "PROTOCOL",
+    "REQ",
+    "RESP",
+    "RESPONSE_CODE",
+    "START_TIME",
+    "UPSTREAM_CLUSTER",
+    "UPSTREAM_CLUSTER_RAW",
+    "UPSTREAM_HOST",
+    "UPSTREAM_REMOTE_ADDRESS",
+];
+
 /// When and how an exchange is tried again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retry {

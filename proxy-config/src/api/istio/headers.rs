@@ -1,8 +1,20 @@
 //! Changes to headers.
 
 use crate::decode::Cursor;
-use crate::model::{HeaderOps, MessageOps};
+use crate::model::{HEADER_OPERATORS, HeaderOps, MessageOps};
 use crate::report::At;
+
+/// What frames a message or belongs to one connection.
+const FRAMING: [&str; 8] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// `headers: {request, response}`.
 pub(super) fn header_ops(cursor: &Cursor<'_>) -> HeaderOps {
@@ -58,6 +70,10 @@ fn changed_name(cursor: &Cursor<'_>, key: &At<&str>, request: bool) -> Option<St
             cursor.error("IST0106", format!("pseudo header {name:?} cannot be changed"));
             None
         }
+        _ if FRAMING.contains(&name.as_str()) => {
+            cursor.error("IST0106", format!("header {name:?} is written by the proxy itself"));
+            None
+        }
         _ => is_name(cursor, &name).then_some(name),
     }
 }
@@ -85,6 +101,21 @@ fn is_value(cursor: &Cursor<'_>, value: &str) -> bool {
             "write %% for a single percent sign",
         );
         return false;
+    }
+    // Between the first and the second, the third and the fourth… stands an operator; nothing is a percent sign.
+    for operator in value.split('%').skip(1).step_by(2) {
+        let name = operator.split('(').next().unwrap_or_default();
+        let with_argument = matches!(name, "REQ" | "RESP");
+        let known = operator.is_empty() || HEADER_OPERATORS.contains(&name);
+        if !known || (!operator.is_empty() && operator.contains('(') != with_argument) {
+            let names: Vec<_> = HEADER_OPERATORS.iter().map(|name| format!("%{name}%")).collect();
+            cursor.error_with_help(
+                "IST0106",
+                format!("header value {value:?}: %{operator}% is not known here"),
+                format!("known are {}; REQ and RESP take (NAME)", names.join(", ")),
+            );
+            return false;
+        }
     }
     true
 }

@@ -2,12 +2,10 @@
 
 use crate::decode::Cursor;
 use crate::model::StringMatch;
-use regex_automata::nfa::thompson;
+use crate::regex;
 
 /// Istio's bound on the text of an expression.
 const MAX_REGEX_CHARS: usize = 1024;
-/// A compiled expression may take so many bytes.
-const MAX_REGEX_BYTES: usize = 4 << 20;
 
 /// What an empty condition (`{}`) says.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,12 +57,7 @@ pub(super) fn is_regex(cursor: &Cursor<'_>, text: &str) -> bool {
         cursor.error("IST0106", format!("regex is too large, max length allowed is {MAX_REGEX_CHARS}"));
         return false;
     }
-    let config = thompson::Config::new().nfa_size_limit(Some(MAX_REGEX_BYTES));
-    let Err(error) = thompson::NFA::compiler().configure(config).build(&format!("^(?:{text})$")) else {
-        return true;
-    };
-    let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-    let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let Err(reason) = regex::whole(text) else { return true };
     let message = format!("invalid regex {text:?}: {reason}; Istio uses RE2 style regex-based match");
     if text == "*" || text.starts_with("*.") {
         cursor.error_with_help("IST0106", message, "a regular expression, not a glob: write `.*`");
