@@ -1,22 +1,11 @@
 //! Starting, stopping, dying.
 
-use crate::support::process::{Process, alive};
+use crate::support::process::{Process, alive, processes_with};
 use crate::support::proxy::PILOTLIGHT;
 use crate::support::wait::becomes_true;
 use crate::support::{Origin, Proxy, eventually, millis, seconds, yaml};
 use rustix::process::Signal;
 use std::process::Command;
-
-/// Ids of processes whose command line holds `part`.
-fn processes_with(part: &str) -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").expect("Linux").flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).replace('\0', " ").contains(part) && alive(*pid)
-    })
-    .collect()
-}
 
 #[test]
 fn sigterm_ends_an_idle_proxy_at_once_and_well() {

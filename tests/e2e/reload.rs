@@ -7,7 +7,7 @@ use std::time::Instant;
 
 fn answering(host: &str, body: &str) -> String {
     let http = format!("- directResponse: {{status: 200, body: {{string: '{body}'}}}}");
-    yaml::virtual_service(&host.replace('.', "-"), host, &http)
+    yaml::virtual_service(&host.replace('.', "-").replace('*', "all"), host, &http)
 }
 
 fn body(proxy: &Proxy, host: &str) -> String {

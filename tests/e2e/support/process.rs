@@ -52,7 +52,10 @@ impl Process {
 
     #[track_caller]
     pub fn exits_within(&mut self, within: Duration) -> ExitStatus {
-        super::eventually(&format!("{} exits", self.name), within, || self.exit_status())
+        let status = super::eventually(&format!("{} exits", self.name), within, || self.exit_status());
+        // What it said last is still on its way here.
+        becomes_true(Duration::from_secs(1), || self.finished());
+        status
     }
 
     /// Whether both streams have come to their end.
@@ -94,6 +97,17 @@ impl Drop for Process {
 pub fn alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
+}
+
+/// Ids of processes whose command line holds `part`.
+pub fn processes_with(part: &str) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("Linux").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).replace('\0', " ").contains(part) && alive(*pid)
+    })
+    .collect()
 }
 
 fn follow(stream: impl Read + Send + 'static) -> (Lines, JoinHandle<()>) {
