@@ -66,8 +66,8 @@ const HURRY: Duration = Duration::from_secs(1);
 /// Nothing must have been in flight for this long before the process ends, so that a request already on its
 /// way on an open connection is answered.
 const QUIET: Duration = Duration::from_millis(100);
-/// Of the timeout, at most this is kept back for stopping functions.
-const RESERVE: Duration = Duration::from_secs(1);
+/// Of the timeout, at most this is kept back for stopping functions, and a sixth of it.
+const RESERVE: Duration = Duration::from_secs(5);
 /// Connections are closed spread over at most this.
 const SPREAD: Duration = Duration::from_secs(5);
 
@@ -78,9 +78,9 @@ impl Timing {
         (self.timeout.saturating_sub(self.delay) / 4).min(SPREAD)
     }
 
-    /// From the first stop to the moment what is still in flight is given up.
-    fn patience(&self) -> Duration {
-        self.timeout - (self.timeout / 10).min(RESERVE)
+    /// Kept back at the end, when exchanges have been given up.
+    fn reserve(&self) -> Duration {
+        (self.timeout / 6).min(RESERVE)
     }
 }
 
@@ -118,7 +118,7 @@ impl Shutdown {
         }
         match self.give_up_at {
             None => {
-                let give_up_at = now + self.timing.patience();
+                let give_up_at = now + self.timing.timeout - self.timing.reserve();
                 self.give_up_at = Some(give_up_at);
                 self.closing_at = Some(closing_at.min(give_up_at));
             }
@@ -152,6 +152,12 @@ impl Shutdown {
         self.phase
     }
 
+    /// When the process is to be gone; `None`: not asked to exit.
+    pub fn exit_by(&self) -> Option<Instant> {
+        let reserve = self.timing.reserve();
+        self.give_up_at.map(|at| at + if self.hurried { reserve.min(HURRY) } else { reserve })
+    }
+
     /// When the phase next changes by time alone, if it does.
     pub fn wake_at(&self) -> Option<Instant> {
         match self.phase {
@@ -179,6 +185,7 @@ pub struct Drain {
     drains: AtomicU32,
     stops: AtomicU32,
     asked: Notify,
+    exit_by: Mutex<Option<Instant>>,
     shards: Mutex<Vec<Arc<Shard>>>,
 }
 
@@ -192,6 +199,7 @@ impl Drain {
             drains: AtomicU32::new(0),
             stops: AtomicU32::new(0),
             asked: Notify::new(),
+            exit_by: Mutex::new(None),
             shards: Mutex::new(Vec::new()),
         })
     }
@@ -247,6 +255,11 @@ impl Drain {
         self.shards.lock().iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
     }
 
+    /// What remains, at `now`, until the process is to be gone; the whole timeout if nobody has asked.
+    pub fn time_left(&self, now: Instant) -> Duration {
+        self.exit_by.lock().map_or(self.timing.timeout, |at| at.saturating_duration_since(now))
+    }
+
     /// Runs the shutdown to its end: returns when the phase is [`Phase::Done`], with the number of
     /// exchanges that were given up. One task of the control thread awaits this from start to end.
     pub async fn conduct(&self) -> usize {
@@ -263,6 +276,7 @@ impl Drain {
                 stops += 1;
                 shutdown.ask(now, Ask::Stop);
             }
+            *self.exit_by.lock() = shutdown.exit_by();
             let in_flight = self.in_flight();
             let phase = shutdown.tick(now, in_flight);
             self.enter(phase, in_flight);

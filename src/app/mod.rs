@@ -126,7 +126,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
             Err(error) = signals => return Err(format!("signals cannot be had: {error}")),
         }
     };
-    scaler.shutdown(FUNCTION_GRACE).await;
+    scaler.shutdown(FUNCTION_GRACE.min(drain.time_left(crate::clock::now()))).await;
     drop(watcher);
     running.into_iter().for_each(Worker::join);
     telemetry.flush(FLUSH);

@@ -67,7 +67,7 @@ fn a_new_exchange_within_the_quiet_time_is_waited_for() {
 fn what_is_still_in_flight_is_given_up_before_the_timeout() {
     check(
         NO_DELAY,
-        &[(0, Asks(S)), (0, Sees(1, Closing)), (28_999, Sees(1, Closing)), (29_000, Sees(1, Done))],
+        &[(0, Asks(S)), (0, Sees(1, Closing)), (24_999, Sees(1, Closing)), (25_000, Sees(1, Done))],
     );
 }
 
@@ -76,7 +76,7 @@ fn a_delay_longer_than_the_timeout_does_not_prolong_the_end() {
     let timing = Timing { delay: Duration::from_secs(60), timeout: Duration::from_secs(10) };
     check(
         timing,
-        &[(0, Asks(S)), (0, Sees(1, Draining)), (8_999, Sees(1, Draining)), (9_000, Sees(1, Done))],
+        &[(0, Asks(S)), (0, Sees(1, Draining)), (8_333, Sees(1, Draining)), (8_334, Sees(1, Done))],
     );
 }
 
@@ -102,7 +102,7 @@ fn a_third_stop_ends_it_at_once() {
 
 #[test]
 fn a_second_stop_near_the_end_does_not_prolong_it() {
-    check(NO_DELAY, &[(0, Asks(S)), (28_900, Asks(S)), (28_999, Sees(1, Closing)), (29_000, Sees(1, Done))]);
+    check(NO_DELAY, &[(0, Asks(S)), (24_900, Asks(S)), (24_999, Sees(1, Closing)), (25_000, Sees(1, Done))]);
 }
 
 #[test]
@@ -132,9 +132,22 @@ fn the_machine_names_the_next_moment_that_matters() {
     shutdown.tick(start, 1);
     assert_eq!(shutdown.wake_at(), after(5_000));
     shutdown.tick(start + Duration::from_secs(5), 1);
-    assert_eq!(shutdown.wake_at(), after(29_000));
+    assert_eq!(shutdown.wake_at(), after(25_000));
     shutdown.tick(start + Duration::from_secs(6), 0);
     assert_eq!(shutdown.wake_at(), after(6_100));
+}
+
+#[test]
+fn time_is_kept_back_for_functions_to_stop_and_less_when_hurried() {
+    let start = crate::clock::now();
+    let after = |ms| Some(start + Duration::from_millis(ms));
+    let mut shutdown = Shutdown::new(TIMING);
+    shutdown.ask(start, D);
+    assert_eq!(shutdown.exit_by(), None);
+    shutdown.ask(start, S);
+    assert_eq!(shutdown.exit_by(), after(30_000));
+    shutdown.ask(start + Duration::from_secs(2), S);
+    assert_eq!(shutdown.exit_by(), after(4_000));
 }
 
 #[test]

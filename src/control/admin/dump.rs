@@ -362,7 +362,7 @@ fn protocol(protocol: Protocol) -> &'static str {
 
 /// `15s`, `1.5s`, `25ms`.
 fn length(length: Duration) -> String {
-    format!("{length:?}")
+    if length.is_zero() { "0s".to_owned() } else { format!("{length:?}") }
 }
 
 #[cfg(test)]
