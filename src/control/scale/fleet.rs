@@ -8,6 +8,7 @@ use super::unit::Unit;
 use crate::clock::{Duration, Instant};
 use crate::cluster::Registry;
 use crate::driver::{Driver, Event, InstanceId};
+use crate::fault::Kind;
 use crate::telemetry::Telemetry;
 use proxy_config::model::Revision;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -187,6 +188,8 @@ impl Fleet {
     fn look(&mut self, now: Instant, key: &Arc<str>) {
         let Some(unit) = self.units.get_mut(key) else { return };
         if self.ending {
+            unit.hold.looked_at();
+            unit.hold.refuse(Kind::Removed);
             unit.next = None;
             return;
         }
