@@ -1,20 +1,9 @@
 //! Changes to headers.
 
+use super::wire;
 use crate::decode::Cursor;
-use crate::model::{HEADER_OPERATORS, HeaderOps, MessageOps};
+use crate::model::{HeaderOps, MessageOps};
 use crate::report::At;
-
-/// What frames a message or belongs to one connection.
-const FRAMING: [&str; 8] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// `headers: {request, response}`.
 pub(super) fn header_ops(cursor: &Cursor<'_>) -> HeaderOps {
@@ -52,7 +41,7 @@ fn message_ops(cursor: &Cursor<'_>, request: bool) -> MessageOps {
     let remove = remove.items().filter_map(|item| {
         let key = item.text_at()?;
         let name = key.value.to_ascii_lowercase();
-        if name.starts_with(':') || name == "host" {
+        if name.starts_with(':') || request && name == "host" {
             item.error("IST0106", format!("header {name:?} cannot be removed"));
             return None;
         }
@@ -70,7 +59,7 @@ fn changed_name(cursor: &Cursor<'_>, key: &At<&str>, request: bool) -> Option<St
             cursor.error("IST0106", format!("pseudo header {name:?} cannot be changed"));
             None
         }
-        _ if FRAMING.contains(&name.as_str()) => {
+        name if OURS.contains(&name) => {
             cursor.error("IST0106", format!("header {name:?} is written by the proxy itself"));
             None
         }
@@ -78,44 +67,34 @@ fn changed_name(cursor: &Cursor<'_>, key: &At<&str>, request: bool) -> Option<St
     }
 }
 
+/// Fields that frame a message or belong to one connection.
+const OURS: [&str; 8] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Whether `name` can name a header.
 pub(super) fn is_name(cursor: &Cursor<'_>, name: &str) -> bool {
-    let good = !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    let good = wire::is_token(name);
     if !good {
         cursor.error("IST0106", format!("header name {name:?} is not a valid header name"));
     }
     good
 }
 
-/// Whether `value` can stand in a header, its `%OPERATOR%`s closed.
+/// Whether `value` can stand in a header, its `%OPERATOR%`s known and closed.
 fn is_value(cursor: &Cursor<'_>, value: &str) -> bool {
-    if value.chars().any(|c| c.is_control() && c != '\t') {
-        cursor.error("IST0106", "a header value cannot contain control characters");
-        return false;
-    }
-    if !value.matches('%').count().is_multiple_of(2) {
-        cursor.error_with_help(
-            "IST0106",
-            format!("unterminated % in header value {value:?}"),
-            "write %% for a single percent sign",
-        );
-        return false;
-    }
-    // Between the first and the second, the third and the fourth… stands an operator; nothing is a percent sign.
-    for operator in value.split('%').skip(1).step_by(2) {
-        let name = operator.split('(').next().unwrap_or_default();
-        let with_argument = matches!(name, "REQ" | "RESP");
-        let known = operator.is_empty() || HEADER_OPERATORS.contains(&name);
-        if !known || (!operator.is_empty() && operator.contains('(') != with_argument) {
-            let names: Vec<_> = HEADER_OPERATORS.iter().map(|name| format!("%{name}%")).collect();
-            cursor.error_with_help(
-                "IST0106",
-                format!("header value {value:?}: %{operator}% is not known here"),
-                format!("known are {}; REQ and RESP take (NAME)", names.join(", ")),
-            );
-            return false;
+    match wire::value_problem(value) {
+        None => true,
+        Some((message, help)) => {
+            cursor.error_with_help("IST0106", message, help);
+            false
         }
     }
-    true
 }

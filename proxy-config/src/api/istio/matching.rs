@@ -3,10 +3,10 @@
 use crate::decode::Cursor;
 use crate::model::StringMatch;
 use crate::regex;
+use regex_automata::meta::Regex;
 
 /// Istio's bound on the text of an expression.
 const MAX_REGEX_CHARS: usize = 1024;
-
 /// What an empty condition (`{}`) says.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Empty {
@@ -51,18 +51,31 @@ pub(super) fn string_match(cursor: &Cursor<'_>, empty: Empty) -> Option<StringMa
     is_regex(&regex, &text).then_some(StringMatch::Regex(text))
 }
 
-/// Whether an expression is one, and not too large.
-pub(super) fn is_regex(cursor: &Cursor<'_>, text: &str) -> bool {
+/// Whether an expression is one that can match whole strings.
+fn is_regex(cursor: &Cursor<'_>, text: &str) -> bool {
+    checked(cursor, text, regex::whole).is_some()
+}
+
+/// The expression, to match anywhere.
+pub(super) fn anywhere(cursor: &Cursor<'_>, text: &str) -> Option<Regex> {
+    checked(cursor, text, regex::anywhere)
+}
+
+/// Built as the proxy will build it, so that it cannot fail there.
+fn checked(cursor: &Cursor<'_>, text: &str, build: fn(&str) -> Result<Regex, String>) -> Option<Regex> {
     if text.chars().count() > MAX_REGEX_CHARS {
         cursor.error("IST0106", format!("regex is too large, max length allowed is {MAX_REGEX_CHARS}"));
-        return false;
+        return None;
     }
-    let Err(reason) = regex::whole(text) else { return true };
+    let reason = match build(text) {
+        Ok(regex) => return Some(regex),
+        Err(reason) => reason,
+    };
     let message = format!("invalid regex {text:?}: {reason}; Istio uses RE2 style regex-based match");
     if text == "*" || text.starts_with("*.") {
         cursor.error_with_help("IST0106", message, "a regular expression, not a glob: write `.*`");
     } else {
         cursor.error("IST0106", message);
     }
-    false
+    None
 }

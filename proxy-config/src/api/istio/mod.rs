@@ -7,6 +7,7 @@ pub(crate) mod later;
 mod matching;
 pub(crate) mod service_entry;
 pub(crate) mod virtual_service;
+mod wire;
 
 pub use destination_rule::{
     ConnectionPool, DestinationRule, OutlierDetection, PortPolicy, Subset, TrafficPolicy,

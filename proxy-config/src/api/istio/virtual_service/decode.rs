@@ -6,7 +6,8 @@ use super::{
 use crate::api::Meta;
 use crate::api::host::{self, Wildcard};
 use crate::api::istio::headers::{header_ops, is_name};
-use crate::api::istio::matching::{Empty, is_regex, string_match};
+use crate::api::istio::matching::{self, Empty, string_match};
+use crate::api::istio::wire;
 use crate::decode::Cursor;
 use crate::model::{RedirectPort, StringMatch};
 use crate::report::At;
@@ -197,7 +198,7 @@ fn http_match(block: &Cursor<'_>) -> HttpMatch {
             let condition = string_match(&value, Empty::Present);
             if PSEUDO.contains(&name.as_str()) {
                 value.warn("IST0133", format!("header {name:?} is ignored; use `{name}` of the match"));
-            } else if is_name(&value, &name) {
+            } else if wire::PSEUDO_HEADERS.contains(&name.as_str()) || is_name(&value, &name) {
                 out.extend(condition.map(|c| (name, c)));
             }
         }
@@ -233,40 +234,38 @@ fn rewrite(cursor: &Cursor<'_>) -> Option<Rewrite> {
     }
     let regex = cursor.field("uriRegexRewrite");
     let uri_regex = regex.is_present().then(|| {
-        let (pattern, with) = (regex.field("match"), regex.field("rewrite").string());
+        let (pattern, with) = (regex.field("match"), wire::path(&regex.field("rewrite")));
         match (pattern.string(), with) {
-            (Some(text), Some(with)) => is_regex(&pattern, &text).then_some((text, with)),
+            (Some(text), Some(with)) => {
+                let groups = matching::anywhere(&pattern, &text)?.captures_len();
+                if let Some(message) = wire::substitution_problem(&with, groups) {
+                    regex.field("rewrite").error("IST0106", message);
+                    return None;
+                }
+                Some((text, with))
+            }
             _ => {
                 regex.error("IST0106", "uriRegexRewrite needs both match and rewrite");
                 None
             }
         }
     });
-    let (uri, authority) = (on_the_wire(&cursor.field("uri")), on_the_wire(&cursor.field("authority")));
+    let (uri, authority) = (wire::path(&cursor.field("uri")), wire::authority(&cursor.field("authority")));
     if uri.is_some() && uri_regex.is_some() {
         cursor.error("IST0106", "rewrite may only specify one of uri or uriRegexRewrite");
     }
-    if uri.is_none() && uri_regex.is_none() && authority.is_none() {
+    if !["uri", "uriRegexRewrite", "authority"].iter().any(|name| cursor.field(name).is_present()) {
         cursor.error("IST0106", "rewrite must specify at least one of URI, UriRegexRewrite, or authority");
     }
     Some(Rewrite { uri, uri_regex: uri_regex.flatten(), authority })
-}
-
-/// Text that becomes part of a request line or a Location.
-fn on_the_wire(cursor: &Cursor<'_>) -> Option<String> {
-    let text = cursor.string()?;
-    if text.bytes().any(|b| b <= b' ' || b == 0x7f) {
-        cursor.error("IST0106", format!("{text:?} must not contain spaces or control characters"));
-    }
-    Some(text)
 }
 
 fn decode_redirect(cursor: &Cursor<'_>, matches: &[HttpMatch]) -> Option<Redirect> {
     if !cursor.is_object() {
         return None;
     }
-    let text = |name: &str| on_the_wire(&cursor.field(name)).filter(|t| !t.is_empty());
-    let scheme = text("scheme").map(|s| s.to_ascii_lowercase());
+    let path = |name: &str| wire::path(&cursor.field(name)).filter(|t| !t.is_empty());
+    let scheme = cursor.field("scheme").string().map(|s| s.to_ascii_lowercase()).filter(|s| !s.is_empty());
     let derive = cursor.field("derivePort");
     let port = cursor.field("port").number::<u16>().map(RedirectPort::Number);
     let derived = derive.text().map(|text| match text {
@@ -274,23 +273,20 @@ fn decode_redirect(cursor: &Cursor<'_>, matches: &[HttpMatch]) -> Option<Redirec
         _ => RedirectPort::FromProtocol,
     });
     let redirect = Redirect {
-        uri: text("uri"),
-        prefix_rewrite: text("prefixRewrite"),
-        authority: text("authority"),
+        uri: path("uri"),
+        prefix_rewrite: path("prefixRewrite"),
+        authority: wire::authority(&cursor.field("authority")).filter(|a| !a.is_empty()),
         port: port.or(derived),
         scheme,
         code: cursor.field("redirectCode").number::<u16>().filter(|c| *c != 0).unwrap_or(301),
     };
     let error = |name: &str, message: String| cursor.field(name).error("IST0106", message);
-    let Redirect { uri, prefix_rewrite, authority, scheme, .. } = &redirect;
-    if uri.is_none()
-        && prefix_rewrite.is_none()
-        && authority.is_none()
-        && scheme.is_none()
-        && redirect.port.is_none()
-    {
+    let written = |name: &&str| cursor.field(name).text().is_some_and(|text| !text.is_empty());
+    let parts = ["uri", "prefixRewrite", "authority", "scheme", "port", "derivePort"];
+    if !parts.iter().any(written) {
         cursor.error("IST0106", "redirect must specify URI, authority, scheme, or port");
     }
+    let Redirect { uri, prefix_rewrite, scheme, .. } = &redirect;
     if uri.is_some() && prefix_rewrite.is_some() {
         cursor.error("IST0106", "redirect may only specify one of uri or prefix_rewrite");
     }
