@@ -60,8 +60,13 @@ fn who_waits_for_a_connection_is_counted_and_the_rest_is_told_at_once() {
     let origin = Origin::h1().delay(millis(700)).reply("hello");
     let policy = "connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 2}}";
     let proxy = Proxy::with(upstream(&[origin.address()], policy, "")).workers(4).start();
-    let responses = together(8, |_| proxy.get("/queue").send());
-    assert_eq!((statuses(&responses, 200), statuses(&responses, 503)), (3, 5));
+    let front = proxy.front();
+    // A request whose connection is being opened waits, too: the first one has its connection before others come.
+    let first = std::thread::spawn(move || front.get("/first").send());
+    eventually("the only connection is in use", seconds(5), || (origin.hits() == 1).then_some(()));
+    let responses = together(7, |_| front.get("/queue").send());
+    assert_eq!((statuses(&responses, 200), statuses(&responses, 503)), (2, 5));
+    first.join().unwrap().expect(200);
     for refused in responses.iter().filter(|response| response.status == 503) {
         assert_eq!(refused.header("x-envoy-overloaded"), "true");
         assert!(refused.took < millis(600), "{:?}", refused.took);
