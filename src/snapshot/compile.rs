@@ -155,22 +155,48 @@ impl<'a> Compiler<'a> {
             .hosts
             .iter()
             .map(|host| {
-                let routes = host.routes.iter().filter_map(|route| self.route(listener, route)).collect();
+                let routes = host.routes.iter().map(|route| self.route(listener, route)).collect();
                 (host.domains.clone(), VirtualHost { name: host.name.as_str().into(), routes })
             })
             .collect();
         Hosts::new(hosts)
     }
 
-    fn route(&mut self, listener: &model::Listener, wanted: &model::Route) -> Option<Route> {
-        let made = Matcher::compile(&wanted.matches)
-            .and_then(|matcher| self.action(listener, &wanted.action).map(|action| (matcher, action)));
-        match made {
-            Ok((matcher, action)) => Some(Route { name: wanted.name.as_str().into(), matcher, action }),
-            Err(why) => {
-                self.problems.push(format!("{}: route {}: {why}", wanted.origin, wanted.name));
-                None
-            }
+    /// A route that cannot be made answers 503 NC: without it its requests would fall to the next rule, which
+    /// may allow what it refuses. Where even its conditions are unknown, that is all requests of the host.
+    fn route(&mut self, listener: &model::Listener, wanted: &model::Route) -> Route {
+        let made =
+            Matcher::compile(&wanted.matches).map(|matcher| (matcher, self.action(listener, &wanted.action)));
+        let (matcher, why) = match made {
+            Ok((matcher, Ok(action))) => return Route { name: wanted.name.as_str().into(), matcher, action },
+            Ok((matcher, Err(why))) => (matcher, why),
+            Err(why) => (Matcher::default(), why),
+        };
+        self.problems.push(format!("{}: route {}: {why}", wanted.origin, wanted.name));
+        let action = Action::Forward(Box::new(self.nowhere_to_go(listener)));
+        Route { name: wanted.name.as_str().into(), matcher, action }
+    }
+
+    /// To a cluster that does not exist.
+    fn nowhere_to_go(&self, listener: &model::Listener) -> Forward {
+        let target = Target {
+            cluster: "unusable".into(),
+            destination: None,
+            request_headers: HeaderChange::none(Side::Request),
+            response_headers: HeaderChange::none(Side::Response),
+            source: (listener.direction != model::Direction::Inbound)
+                .then(|| self.series(Reporter::Source, listener, None)),
+            sink: None,
+        };
+        Forward {
+            split: Split::single(),
+            targets: vec![Arc::new(target)],
+            timeout: None,
+            retry: model::Retry::off(),
+            path: None,
+            authority: None,
+            request_headers: HeaderChange::none(Side::Request),
+            response_headers: HeaderChange::none(Side::Response),
         }
     }
 
@@ -282,5 +308,76 @@ fn gateway() -> Peer {
         app: "pilotlight-gateway".into(),
         canonical_service: "pilotlight-gateway".into(),
         ..Peer::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Head;
+    use http::{HeaderMap, Method};
+    use model::{Action as Wanted, DirectResponse, MessageOps, ObjectRef, StringMatch};
+
+    fn direct(value: &str) -> Wanted {
+        let headers = MessageOps { set: vec![("x-a".into(), value.into())], ..MessageOps::default() };
+        Wanted::Direct(DirectResponse { status: 200, body: Vec::new(), headers })
+    }
+
+    fn route(name: &str, uri: Option<StringMatch>, action: Wanted) -> model::Route {
+        let matches = model::Match { uri, ..model::Match::default() };
+        model::Route { name: name.into(), matches, action, origin: ObjectRef::default() }
+    }
+
+    fn check(routes: Vec<model::Route>, path: &str, first: &str, problems: usize) {
+        let host = model::VirtualHost { name: "h".into(), domains: vec!["*".into()], routes };
+        let listener = model::Listener {
+            name: "gateway".into(),
+            direction: model::Direction::Gateway,
+            bind: model::Bind::DefaultGateway,
+            tables: model::Tables::One(model::Table { hosts: vec![host] }),
+            origins: Vec::new(),
+        };
+        let config = model::Config { listeners: vec![listener], ..model::Config::default() };
+        let environment = Environment {
+            registry: Arc::new(Registry::new(Arc::default())),
+            telemetry: Telemetry::new(1),
+            numbers: Mutex::default(),
+        };
+        let compiled = compile(&config, 1, None, &environment);
+        assert_eq!(compiled.problems.len(), problems, "{:?}", compiled.problems);
+        let Some(Tables::One(hosts)) = compiled.snapshot.listeners[0].as_ref().map(|l| &l.tables) else {
+            panic!("one table");
+        };
+        let headers = HeaderMap::new();
+        let head = Head {
+            method: &Method::GET,
+            path,
+            query: None,
+            authority: "a",
+            scheme: "http",
+            headers: &headers,
+        };
+        let found =
+            hosts.find("a").unwrap().routes.iter().find(|route| route.matcher.matches(&head)).unwrap();
+        let what = match &found.action {
+            Action::Forward(forward) if forward.targets[0].destination.is_none() => "503 NC",
+            _ => &found.name,
+        };
+        assert_eq!(what, first, "{path}");
+    }
+
+    #[test]
+    fn a_route_that_cannot_be_made_does_not_let_its_requests_fall_to_the_next_rule() {
+        let prefix = || Some(StringMatch::Prefix("/private".into()));
+        let good = vec![route("private", prefix(), direct("x")), route("rest", None, direct("x"))];
+        check(good, "/private/a", "private", 0);
+        let action = || vec![route("private", prefix(), direct("%NOPE%")), route("rest", None, direct("x"))];
+        check(action(), "/private/a", "503 NC", 1);
+        check(action(), "/public", "rest", 1);
+        let condition = vec![
+            route("x", Some(StringMatch::Regex("(".into())), direct("x")),
+            route("rest", None, direct("x")),
+        ];
+        check(condition, "/public", "503 NC", 1);
     }
 }
