@@ -6,7 +6,7 @@ use super::registry::Registry;
 use super::routes::{self, Scene, Through};
 use super::tables::GatewayTable;
 use crate::api::istio::{Gateway, Server, ServerProtocol, VirtualService};
-use crate::model::{Bind, Direction, Listener, Tables};
+use crate::model::{Bind, Direction, Listener, ObjectRef, Tables};
 use crate::report::{At, Level, Problem};
 use std::collections::BTreeMap;
 
@@ -78,7 +78,9 @@ fn default_listener(from: &Gateways<'_>, problems: &mut Vec<Problem>) -> Listene
         }
         let routes = routes::build(service, &scene, problems);
         for host in &service.hosts {
-            table.append(&names::expand(&host.value, namespace), &routes);
+            let domain = names::expand(&host.value, namespace);
+            let earlier = table.append(&domain, &routes);
+            problems.extend(earlier.and_then(|earlier| shadowed(service, &domain, &earlier)));
         }
     }
     offer_functions(from, &scene, &mut table, |host, _| Some(host.to_owned()));
@@ -154,8 +156,21 @@ fn append(
     }
     let routes = routes::build(service, scene, problems);
     for domain in domains {
-        table.append(&domain, &routes);
+        let earlier = table.append(&domain, &routes);
+        problems.extend(earlier.and_then(|earlier| shadowed(service, &domain, &earlier)));
     }
+}
+
+/// Of two rules that take every request of one host, only one can.
+fn shadowed(service: &VirtualService, domain: &str, earlier: &ObjectRef) -> Option<Problem> {
+    let meta = &service.meta;
+    if *earlier == meta.object {
+        return None;
+    }
+    let message =
+        format!("the rule here that takes every request of {domain:?} is never reached: {earlier} has one");
+    let help = "of several VirtualServices for a gateway's host the first by name goes first";
+    Some(meta.problem(Level::Warning, "IST0130", "spec.http", meta.name_at, message).with_help(help))
 }
 
 /// Function hosts that nobody has claimed by exactly that name.

@@ -1,6 +1,6 @@
 //! Tables of virtual hosts: who gets a domain, and in which order the routes of several owners are tried.
 
-use crate::model::{Match, Route, StringMatch, Table, VirtualHost};
+use crate::model::{Match, ObjectRef, Route, StringMatch, Table, VirtualHost};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whether a request of any kind matches.
@@ -21,9 +21,14 @@ pub(crate) struct GatewayTable {
 }
 
 impl GatewayTable {
-    /// Adds routes behind those that are there.
-    pub fn append(&mut self, domain: &str, routes: &[Route]) {
-        self.hosts.entry(domain.to_owned()).or_default().extend_from_slice(routes);
+    /// Adds routes behind those that are there. Where both have one that takes every request the later one is
+    /// never reached: then the owner of the earlier one.
+    pub fn append(&mut self, domain: &str, routes: &[Route]) -> Option<ObjectRef> {
+        let catch_all = |route: &&Route| is_catch_all(&route.matches);
+        let all = self.hosts.entry(domain.to_owned()).or_default();
+        let earlier = all.iter().find(catch_all).map(|route| route.origin.clone());
+        all.extend_from_slice(routes);
+        earlier.filter(|_| routes.iter().any(|route| catch_all(&route)))
     }
 
     /// Adds routes for a domain that nobody has claimed yet.
@@ -76,7 +81,7 @@ impl MeshTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Action, DirectResponse, MessageOps, ObjectRef};
+    use crate::model::{Action, DirectResponse, MessageOps};
 
     fn route(name: &str, uri: Option<StringMatch>) -> Route {
         let direct = DirectResponse { status: 200, body: Vec::new(), headers: MessageOps::default() };
@@ -97,7 +102,8 @@ mod tests {
         let mut table = GatewayTable::default();
         let prefix = |text: &str| Some(StringMatch::Prefix(text.to_owned()));
         table.append("a.com", &[route("a1", prefix("/a")), route("a2", None)]);
-        table.append("a.com", &[route("b1", prefix("/b")), route("b2", prefix("/"))]);
+        let earlier = table.append("a.com", &[route("b1", prefix("/b")), route("b2", prefix("/"))]);
+        assert_eq!(earlier, Some(ObjectRef::default()));
         table.offer("a.com", || vec![route("late", None)]);
         let table = table.finish(80);
         assert_eq!(names(&table.hosts[0].routes), ["a1", "b1", "a2"]);

@@ -88,7 +88,12 @@ fn rules_of_several_objects_for_one_gateway_host_follow_each_other_with_catch_al
         )
     };
     let text = gateway("g", 80, "['*']") + &rules("z", &spec("/z", 200)) + &rules("b", &spec("/b", 201));
-    check(&text, "gateway:80 a.com", &["uri^=/b -> direct 201", "uri^=/z -> direct 200", "-> direct 404"]);
+    check_findings(
+        &text,
+        &["warning IST0130 the rule here that takes every request of \"a.com\" is never reached"],
+    );
+    let served = routes_at(&load_text(&text).config, "gateway:80 a.com");
+    assert_eq!(served, ["uri^=/b -> direct 201", "uri^=/z -> direct 200", "-> direct 404"]);
 }
 
 #[test]
