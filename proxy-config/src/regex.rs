@@ -35,14 +35,14 @@ fn build(expression: &str) -> Result<Regex, String> {
     attempt(expression, false).or_else(|error| attempt(expression, true).map_err(|_| reason(&error)))
 }
 
-fn attempt(expression: &str, unicode: bool) -> Result<Regex, BuildError> {
+fn attempt(expression: &str, unicode: bool) -> Result<Regex, Box<BuildError>> {
     let config = Regex::config()
         .utf8_empty(false)
         .nfa_size_limit(Some(PROGRAM_LIMIT))
         .onepass_size_limit(Some(CACHE_LIMIT))
         .hybrid_cache_capacity(CACHE_LIMIT);
     let syntax = syntax::Config::new().unicode(unicode).utf8(false);
-    Regex::builder().configure(config).syntax(syntax).build(expression)
+    Regex::builder().configure(config).syntax(syntax).build(expression).map_err(Box::new)
 }
 
 fn reason(error: &BuildError) -> String {
