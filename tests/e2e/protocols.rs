@@ -97,7 +97,8 @@ fn an_answer_can_begin_before_the_request_has_ended() {
         connection.read_head();
         connection.read_until("one");
         connection.send("HTTP/1.1 200 OK\ntransfer-encoding: chunked\n\n4\nsoon\n");
-        connection.read_until("two");
+        // All of it is read: closing over unread bytes would reset the connection and lose what was sent.
+        connection.read_until("two\r\n0\r\n\r\n");
         connection.send("4\nlate\n0\n\n");
     });
     let proxy = Proxy::with(yaml::all_to("HTTP", &[origin.address()])).start();
