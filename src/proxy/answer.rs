@@ -1,7 +1,7 @@
 //! Answers: the upstream's on its way down, ours from the configuration, ours for a fault.
 
 use super::Connection;
-use super::body::{Deadline, Held, ResponseBody};
+use super::body::{Held, Live, ResponseBody};
 use super::closing::Closing;
 use super::tunnel;
 use crate::clock;
@@ -12,8 +12,7 @@ use crate::route::{Facts, Head, HeaderChange, Redirect};
 use crate::snapshot::Direct;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, LOCATION, SERVER};
-use http::{HeaderValue, Response, StatusCode, Version, request};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, request};
 use hyper::upgrade::OnUpgrade;
 
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
@@ -25,17 +24,8 @@ const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 pub(super) enum Reply {
     /// An answer of ours.
     Ours(Response<Bytes>),
-    /// The upstream's.
-    Theirs {
-        /// Its head, ready for the client.
-        head: http::response::Parts,
-        /// Its body.
-        incoming: Incoming,
-        /// What lives as long as the body.
-        held: Held,
-        /// When the body must be over.
-        deadline: Option<Deadline>,
-    },
+    /// The upstream's, ready for the client.
+    Theirs(Response<Box<Live>>),
     /// The upstream's 101.
     Switched {
         /// Its head, ready for the client.
@@ -53,14 +43,15 @@ impl Reply {
     /// The response, with the record's end in its body.
     pub(super) fn into_response(self, mut closing: Box<Closing>) -> Response<ResponseBody> {
         match self {
-            Reply::Ours(ours) => {
-                let (mut head, body) = ours.into_parts();
-                finish(&mut head, &mut closing);
-                Response::from_parts(head, ResponseBody::fixed(body, closing))
+            Reply::Ours(mut ours) => {
+                let status = ours.status();
+                finish(status, ours.headers_mut(), &mut closing);
+                ours.map(|body| ResponseBody::fixed(body, closing))
             }
-            Reply::Theirs { mut head, incoming, held, deadline } => {
-                finish(&mut head, &mut closing);
-                Response::from_parts(head, ResponseBody::live(incoming, closing, held, deadline))
+            Reply::Theirs(mut theirs) => {
+                let status = theirs.status();
+                finish(status, theirs.headers_mut(), &mut closing);
+                theirs.map(|live| ResponseBody::live(live, closing))
             }
             Reply::Switched { head, down, up, held } => {
                 closing.record.status = head.status.as_u16();
@@ -72,20 +63,20 @@ impl Reply {
 }
 
 /// The last touch: what the record keeps of the head, and the end of the connection where one is due.
-fn finish(head: &mut http::response::Parts, closing: &mut Closing) {
-    closing.record.status = head.status.as_u16();
+fn finish(status: StatusCode, headers: &mut HeaderMap, closing: &mut Closing) {
+    closing.record.status = status.as_u16();
     if closing.record.grpc && closing.record.grpc_status.is_none() {
-        closing.record.grpc_status = grpc::status(&head.headers);
+        closing.record.grpc_status = grpc::status(headers);
     }
     if let Some(log) = &closing.snapshot.access_log {
-        log.format().capture_response(&mut closing.record.captured, &head.headers);
+        log.format().capture_response(&mut closing.record.captured, headers);
     }
     // Callers of a front listener must find another instance; those behind the mesh listener stay.
     if closing.record.direction != Direction::Outbound
         && closing.record.protocol != crate::record::Protocol::Http2
         && closing.local().drain.is_closing()
     {
-        head.headers.insert(CONNECTION, CLOSE);
+        headers.insert(CONNECTION, CLOSE);
     }
 }
 

@@ -9,6 +9,7 @@ use super::closing::Closing;
 use super::deadline::Deadlines;
 use super::prepare::{self, Outbound};
 use super::retry::{self, Failure, Verdict};
+use crate::activator::Ticket;
 use crate::clock;
 use crate::cluster::{Permit, Slot, Taken};
 use crate::fault::{Blame, Fault, Kind};
@@ -17,10 +18,13 @@ use crate::record::Flags;
 use crate::snapshot::{Destination, Forward, Target};
 use crate::telemetry::Limit;
 use crate::upstream::{Lease, RequestBody, SendError, Source};
+use futures_util::future::{Either, select};
 use http::{Request, Response, request};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use std::cell::RefCell;
+use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -78,7 +82,7 @@ impl From<Kind> for Missed {
 
 impl Attempts<'_> {
     /// Until there is an answer, or nothing more to be done.
-    pub(super) async fn run(mut self) -> Result<Reply, Fault> {
+    pub(super) async fn run(&mut self) -> Result<Reply, Fault> {
         loop {
             let slot = self.slot().await?;
             let endpoint = slot.endpoint().clone();
@@ -116,7 +120,8 @@ impl Attempts<'_> {
             Taken::Wait(ticket) => ticket,
         };
         let since = clock::now();
-        let granted = self.deadlines.within(Some(since), ticket).await;
+        let mut waiting = Box::pin(self.while_client_stays(ticket));
+        let granted = self.deadlines.within(Some(since), waiting.as_mut()).await;
         let held = clock::now().saturating_duration_since(since);
         self.deadlines.add_hold(held);
         self.closing.record.hold += held;
@@ -124,6 +129,22 @@ impl Attempts<'_> {
             function.hold_seconds.observe(held.as_secs_f64());
         }
         Ok(granted??)
+    }
+
+    /// Waits for `ticket`, but not for longer than the client does. With its body read or absent hyper drops
+    /// the whole exchange when it leaves.
+    fn while_client_stays(&self, ticket: Ticket<Slot>) -> impl Future<Output = Result<Slot, Kind>> + use<> {
+        let unread = self.source.as_ref().is_some_and(|s| s.borrow().received().is_none());
+        let http1 = self.closing.record.protocol != crate::record::Protocol::Http2;
+        let departures = &self.connection.local.departures;
+        let departure = (unread && http1).then(|| departures.watch(self.connection.socket)).flatten();
+        async move {
+            let Some(departure) = departure else { return ticket.await };
+            match select(ticket, departure).await {
+                Either::Left((granted, _)) => granted,
+                Either::Right(_) => Err(Kind::ClientGone),
+            }
+        }
     }
 
     /// One try, from dispatch to the response's head.
@@ -140,22 +161,33 @@ impl Attempts<'_> {
         record.upstream_host = Some(slot.endpoint().address);
         self.deadlines.begin_try(self.outbound.retry.per_try_timeout.map(|timeout| dispatched + timeout));
         let pools = &self.connection.local.pools;
-        let leasing = pools.lease(cluster, slot.endpoint(), dispatched, self.tries.fresh);
-        let mut lease = match self.deadlines.within(None, leasing).await? {
-            Ok(lease) => lease,
-            Err(fault) => {
-                if fault.kind == Kind::PendingOverflow {
-                    destination.metrics.overflow(Limit::Pending).inc();
-                }
-                return Err(Missed { fault, stale: false, unsent: true });
+        let idle = if self.tries.fresh { None } else { pools.idle(cluster, slot.endpoint(), dispatched) };
+        let mut lease = match idle {
+            Some(lease) => lease,
+            None => {
+                let mut connecting = pools.connect(cluster, slot.endpoint(), self.tries.fresh);
+                self.deadlines.within(None, connecting.as_mut()).await?.map_err(|fault| {
+                    if fault.kind == Kind::PendingOverflow {
+                        destination.metrics.overflow(Limit::Pending).inc();
+                    }
+                    Missed { fault, stale: false, unsent: true }
+                })?
             }
         };
         self.closing.record.upstream_local = lease.local();
         // An instance of a function may be gone without its connections knowing; others are only stale
         // where they were used before.
         let stale = lease.reused() || destination.function.is_some();
+        if !lease.is_ready() {
+            let readied = {
+                let mut readying = Box::pin(lease.ready());
+                self.deadlines.within(None, readying.as_mut()).await?
+            };
+            readied.map_err(|fault| Missed { fault, stale, unsent: true })?;
+        }
         let Some(message) = self.message(&lease, stale) else { return Err(Kind::NotSent.into()) };
-        let sending = self.deadlines.within(None, lease.send(message)).await;
+        let sending = pin!(lease.send(message));
+        let sending = self.deadlines.within(None, sending).await;
         match sending {
             Ok(Ok(response)) => {
                 let took = clock::now().saturating_duration_since(dispatched);
@@ -251,7 +283,8 @@ impl Attempts<'_> {
             retry::backoff(self.outbound.retry.backoff, self.tries.counted, &mut rng)
         };
         self.deadlines.begin_try(None);
-        self.deadlines.within(None, tokio::time::sleep(pause)).await
+        let mut pausing = Box::pin(tokio::time::sleep(pause));
+        self.deadlines.within(None, pausing.as_mut()).await
     }
 
     /// Tells the members how it went; time spent held is not in it.
@@ -276,7 +309,7 @@ impl Attempts<'_> {
     }
 
     /// The answer, on its way down with everything it holds.
-    fn reply(mut self, sent: Sent) -> Result<Reply, Fault> {
+    fn reply(&mut self, sent: Sent) -> Result<Reply, Fault> {
         if self.tries.counted > 0 && !self.tries_left() && sent.response.status().is_server_error() {
             self.closing.record.flags |= Flags::of("URX");
         }

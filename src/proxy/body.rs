@@ -66,7 +66,8 @@ pub enum ResponseBody {
 #[derive(Debug)]
 pub struct Live {
     incoming: Incoming,
-    closing: Box<Closing>,
+    /// There from when the body is on its way.
+    closing: Option<Box<Closing>>,
     held: Held,
     deadline: Option<Deadline>,
     finished: bool,
@@ -102,13 +103,8 @@ impl ResponseBody {
     }
 
     /// The upstream's body.
-    pub(super) fn live(
-        incoming: Incoming,
-        closing: Box<Closing>,
-        held: Held,
-        deadline: Option<Deadline>,
-    ) -> ResponseBody {
-        let mut live = Box::new(Live { incoming, closing, held, deadline, finished: false });
+    pub(super) fn live(mut live: Box<Live>, closing: Box<Closing>) -> ResponseBody {
+        live.closing = Some(closing);
         if live.incoming.is_end_stream() {
             live.finish();
         }
@@ -117,12 +113,19 @@ impl ResponseBody {
 }
 
 impl Live {
+    /// The upstream's body, not yet on its way.
+    pub(super) fn new(incoming: Incoming, held: Held, deadline: Option<Deadline>) -> Box<Live> {
+        Box::new(Live { incoming, closing: None, held, deadline, finished: false })
+    }
+
     /// The last frame has come.
     fn finish(&mut self) {
-        if !self.finished {
+        if !self.finished
+            && let Some(closing) = &mut self.closing
+        {
             self.finished = true;
-            self.held.settle(&self.closing);
-            self.closing.complete();
+            self.held.settle(closing);
+            closing.complete();
         }
     }
 
@@ -130,19 +133,22 @@ impl Live {
         self.finished = true;
         self.held.lease = None;
         let kind = fault.kind;
-        let status = self.closing.record.status;
-        self.closing.fail(fault);
-        // The head went out with this status.
-        self.closing.record.status = status;
-        self.closing.complete();
+        if let Some(closing) = &mut self.closing {
+            let status = closing.record.status;
+            closing.fail(fault);
+            // The head went out with this status.
+            closing.record.status = status;
+            closing.complete();
+        }
         Poll::Ready(Some(Err(Cut(kind))))
     }
 
     fn trailers(&mut self, trailers: &HeaderMap) {
-        if self.closing.record.grpc
+        if let Some(closing) = &mut self.closing
+            && closing.record.grpc
             && let Some(status) = grpc::status(trailers)
         {
-            self.closing.record.grpc_status = Some(status);
+            closing.record.grpc_status = Some(status);
         }
     }
 }
@@ -154,9 +160,9 @@ impl Drop for Live {
             self.finish();
         }
         if self.held.lease.take().is_some()
-            && let Some(destination) = &self.held.target.destination
+            && let (Some(destination), Some(closing)) = (&self.held.target.destination, &self.closing)
         {
-            self.closing.local().pools.left(&destination.cluster);
+            closing.local().pools.left(&destination.cluster);
         }
     }
 }
@@ -188,7 +194,9 @@ impl Body for ResponseBody {
         match ready!(Pin::new(&mut live.incoming).poll_frame(cx)) {
             Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    live.closing.record.bytes_sent += data.len() as u64;
+                    if let Some(closing) = &mut live.closing {
+                        closing.record.bytes_sent += data.len() as u64;
+                    }
                 } else if let Some(trailers) = frame.trailers_mut() {
                     clean_trailers(trailers);
                     live.trailers(trailers);

@@ -8,7 +8,7 @@ use crate::fault::Kind;
 use crate::upstream::Source;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -101,15 +101,14 @@ impl Deadlines {
     }
 
     /// Runs `future` until a deadline.
-    pub(super) async fn within<F: Future>(
+    pub(super) async fn within<F: Future + ?Sized>(
         &mut self,
         hold_since: Option<Instant>,
-        future: F,
+        mut future: Pin<&mut F>,
     ) -> Result<F::Output, Kind> {
         if self.none() {
             return Ok(future.await);
         }
-        let mut future = pin!(future);
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
@@ -139,11 +138,11 @@ impl Deadlines {
     }
 
     /// What remains for the response's body: the same timer, armed for the last deadline that applies.
-    pub(super) fn for_body(mut self) -> Option<Pin<Box<Sleep>>> {
+    pub(super) fn for_body(&mut self) -> Option<Pin<Box<Sleep>>> {
         self.try_at = None;
         let (at, _) = self.next(None)?;
         self.arm(at);
-        self.sleep
+        self.sleep.take()
     }
 }
 
@@ -177,7 +176,7 @@ mod tests {
 
     #[test]
     fn nothing_is_armed_where_nothing_is_configured() {
-        let d = Deadlines::new(crate::clock::now(), None, None, None);
+        let mut d = Deadlines::new(crate::clock::now(), None, None, None);
         assert!(d.none());
         assert!(d.for_body().is_none());
     }

@@ -97,7 +97,8 @@ async fn reply(
         Ok(route) => route,
         Err(Kind::UnknownHost) if snapshot.allow_any => {
             closing.nowhere(&listener.black_hole);
-            let target = connection.local.passthrough.target(listener, authority, connection.address).await?;
+            let passthrough = &connection.local.passthrough;
+            let target = Box::pin(passthrough.target(listener, authority, connection.address)).await?;
             let inbound = Inbound { parts, incoming, seen };
             return forward(connection, connection.local.passthrough.terms(), target, inbound, closing).await;
         }
@@ -190,7 +191,7 @@ async fn forward(
     let outbound = prepare::request(connection, forwarding, &target, &mut parts, seen, closing)?;
     let function = destination.cluster.function_timeout;
     let deadlines = Deadlines::new(closing.record.started, outbound.timeout, function, source.clone());
-    let attempts = Attempts {
+    let mut attempts = Attempts {
         connection,
         closing,
         forwarding,

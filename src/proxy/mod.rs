@@ -10,6 +10,7 @@ mod attempt;
 mod body;
 mod closing;
 mod deadline;
+mod departure;
 mod forward;
 mod observe;
 mod passthrough;
@@ -21,6 +22,7 @@ mod tunnel;
 pub use admit::Admit;
 pub use body::ResponseBody;
 pub use closing::Closing;
+pub use departure::Departures;
 pub use forward::{Exchange, Failed, Forward};
 pub use observe::Observe;
 pub use passthrough::Passthrough;
@@ -35,6 +37,7 @@ use crate::telemetry::{self, Telemetry};
 use crate::upstream::Pools;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -61,6 +64,8 @@ pub struct Local {
     pub counter: Counter,
     /// Clusters made up for unknown hosts that may be dialled.
     pub passthrough: Passthrough,
+    /// Sockets of held exchanges, watched for their end.
+    pub departures: Rc<Departures>,
     /// This machine's name, for header templates.
     pub hostname: Box<str>,
     /// Exchanges of one worker at once, at most.
@@ -88,6 +93,8 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// Where it reached us.
     pub address: SocketAddr,
+    /// Its socket, which is open as long as any exchange of it lives.
+    pub socket: RawFd,
     /// The client, as header fields name it.
     pub peer: Peer,
     /// `http` or `https`.

@@ -3,7 +3,7 @@
 use super::Connection;
 use super::answer::{self, Reply};
 use super::attempt::Attempts;
-use super::body::{Deadline, Held};
+use super::body::{Deadline, Held, Live};
 use super::closing::Closing;
 use super::retry;
 use crate::fault::{Fault, Kind};
@@ -169,7 +169,7 @@ pub(super) fn attempt(request: &mut Request<RequestBody>, attempt: u8) {
 
 /// Makes the response's head ready for the client.
 pub(super) fn response(
-    attempts: Attempts<'_>,
+    attempts: &mut Attempts<'_>,
     response: Response<Incoming>,
     mut held: Held,
 ) -> Result<Reply, Fault> {
@@ -178,7 +178,7 @@ pub(super) fn response(
     validate::response(&head)?;
     held.keep_alive = keep_alive(&head.headers);
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let switch = match outbound.switch {
+    let switch = match outbound.switch.take() {
         Some((protocol, down)) if switched && upgrade::accepted(head.status, &head.headers, &protocol) => {
             let up = head.extensions.remove::<OnUpgrade>();
             up.map(|up| (protocol, down, up))
@@ -224,7 +224,7 @@ pub(super) fn response(
         return Ok(Reply::Switched { head, down, up, held });
     }
     let deadline = deadlines.for_body().map(|sleep| Deadline { sleep });
-    Ok(Reply::Theirs { head, incoming, held, deadline })
+    Ok(Reply::Theirs(Response::from_parts(head, Live::new(incoming, held, deadline))))
 }
 
 /// `Keep-Alive: timeout=N` of an upstream.

@@ -10,6 +10,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -170,13 +171,11 @@ impl Stream {
         self.connection.local
     }
 
-    pub(super) async fn send(
+    pub(super) fn send(
         &self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        // The borrow must not outlive this statement: other streams send on the same connection.
-        let sending = self.connection.sender.borrow_mut().try_send_request(request);
-        sending.await
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
+        self.connection.sender.borrow_mut().try_send_request(request)
     }
 
     /// After `max` exchanges the connection takes no more.

@@ -4,10 +4,13 @@ use super::RequestBody;
 use super::h2::Stream;
 use crate::cluster::Permit;
 use crate::fault::{Fault, Kind};
+use futures_util::TryFutureExt;
+use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use std::error::Error as _;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -61,26 +64,41 @@ impl Lease {
         }
     }
 
-    /// Sends the request and waits for the response's head.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
-        let sent = match self {
-            Lease::Http1(lease) => {
-                if !lease.sender.is_ready()
-                    && let Err(error) = lease.sender.ready().await
-                {
-                    return Err(SendError {
-                        fault: Fault::because(Kind::NotSent, error),
-                        unsent: Some(request),
-                    });
-                }
-                lease.sender.try_send_request(request).await
-            }
-            Lease::Http2(stream) => stream.send(request).await,
+    /// Whether it takes a request at once. One that has just been given back may have a last step to do.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Lease::Http1(lease) => lease.sender.is_ready(),
+            Lease::Http2(_) => true,
+        }
+    }
+
+    /// Waits until it takes a request.
+    ///
+    /// # Errors
+    /// It ended instead.
+    pub async fn ready(&mut self) -> Result<(), Fault> {
+        match self {
+            Lease::Http1(lease) => lease.sender.ready().await.map_err(|e| Fault::because(Kind::NotSent, e)),
+            Lease::Http2(_) => Ok(()),
+        }
+    }
+
+    /// Sends the request, at once; the future waits for the response's head.
+    #[inline]
+    pub fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> + use<> {
+        let sending = match self {
+            Lease::Http1(lease) => Either::Left(lease.sender.try_send_request(request)),
+            Lease::Http2(stream) => Either::Right(stream.send(request)),
         };
-        sent.map_err(classify)
+        sending.map_err(classify)
     }
 }
 
+#[cold]
 fn classify(mut error: TrySendError<Request<RequestBody>>) -> SendError {
     if let Some(request) = error.take_message() {
         return SendError { fault: Fault::because(Kind::NotSent, error.error()), unsent: Some(request) };

@@ -10,8 +10,10 @@ use hyper::client::conn::http1;
 use proxy_config::model::Protocol;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
@@ -58,32 +60,31 @@ impl Pools {
         Rc::new(Pools { worker, reclaim, entries: RefCell::default() })
     }
 
-    /// A connection for one exchange: an idle one, unless `fresh`, or a new one when limits allow; else waits
-    /// for its turn. Dropping the future leaves the queue.
-    pub async fn lease(
-        &self,
-        cluster: &Cluster,
-        endpoint: &Endpoint,
-        now: Instant,
-        fresh: bool,
-    ) -> Result<Lease, Fault> {
-        if !fresh
-            && cluster.gate.waiting() == 0
-            && let Some(lease) = self.idle(cluster, endpoint, now)
-        {
-            return Ok(lease);
-        }
-        self.connect(cluster, endpoint, fresh).await
+    /// An idle connection for one exchange, unless others wait for one.
+    #[inline]
+    pub fn idle(&self, cluster: &Cluster, endpoint: &Endpoint, now: Instant) -> Option<Lease> {
+        if cluster.gate.waiting() > 0 { None } else { self.take_idle(cluster, endpoint, now) }
     }
 
+    /// A connection for one exchange: a new one when limits allow (`fresh`: by all means a new one), else
+    /// waits for its turn. Dropping the future leaves the queue. Boxed, because it is rare and large.
     #[cold]
-    async fn connect(&self, cluster: &Cluster, endpoint: &Endpoint, fresh: bool) -> Result<Lease, Fault> {
+    pub fn connect<'a>(
+        &'a self,
+        cluster: &'a Cluster,
+        endpoint: &'a Endpoint,
+        fresh: bool,
+    ) -> Pin<Box<dyn Future<Output = Result<Lease, Fault>> + 'a>> {
+        Box::pin(self.turn(cluster, endpoint, fresh))
+    }
+
+    async fn turn(&self, cluster: &Cluster, endpoint: &Endpoint, fresh: bool) -> Result<Lease, Fault> {
         let _pending = cluster.gate.pending(cluster.limits.max_pending)?;
         let mut woken = false;
         loop {
             if woken || cluster.gate.waiting() == 0 {
                 let now = crate::clock::now();
-                if !fresh && let Some(lease) = self.idle(cluster, endpoint, now) {
+                if !fresh && let Some(lease) = self.take_idle(cluster, endpoint, now) {
                     return Ok(lease);
                 }
                 let streams = self.streams(cluster, endpoint);
@@ -103,10 +104,8 @@ impl Pools {
                     match cluster.protocol {
                         Protocol::Http1 => return self.connect1(cluster, endpoint, permit).await,
                         Protocol::Http2 => {
-                            streams
-                                .dial(endpoint.address, cluster.limits.connect_timeout, permit)
-                                .wait()
-                                .await?;
+                            let timeout = cluster.limits.connect_timeout;
+                            streams.dial(endpoint.address, timeout, permit).wait().await?;
                             continue;
                         }
                     }
@@ -140,7 +139,7 @@ impl Pools {
     }
 
     #[inline]
-    fn idle(&self, cluster: &Cluster, endpoint: &Endpoint, now: Instant) -> Option<Lease> {
+    fn take_idle(&self, cluster: &Cluster, endpoint: &Endpoint, now: Instant) -> Option<Lease> {
         let key = (cluster.gate.id, endpoint.id);
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(&key)?;

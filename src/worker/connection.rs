@@ -15,6 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,6 +71,7 @@ pub(super) async fn serve(
         direction,
         remote,
         address,
+        socket: stream.as_raw_fd(),
         peer: Peer::new(remote.ip()),
         scheme: "http",
         busy: Cell::new(0),

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::cluster::Rng;
 use crate::drain::{Drain, Phase};
 use crate::limit::Ceiling;
-use crate::proxy::{Local, Passthrough};
+use crate::proxy::{Departures, Local, Passthrough};
 use crate::record::Direction;
 use crate::snapshot::Published;
 use crate::telemetry::Telemetry;
@@ -128,6 +128,10 @@ impl Worker {
 async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
     let Make { index, published, telemetry, drain, connections, reclaim, mut asked, hostname, max_exchanges } =
         make;
+    let departures = match Departures::new() {
+        Ok(departures) => departures,
+        Err(error) => return tracing::error!(%error, "a worker has no descriptor to watch clients with"),
+    };
     let local = Rc::new(Local {
         index,
         snapshots: RefCell::new(published.reader()),
@@ -138,11 +142,13 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
         counter: drain.counter(),
         drain: drain.clone(),
         telemetry,
+        departures,
         hostname,
         max_exchanges,
     });
     let board = Rc::new(Board::default());
     tokio::task::spawn_local(local.log.clone().keep_flushing());
+    tokio::task::spawn_local(local.departures.clone().run());
     let mut listeners = accept::Listeners::new(local.clone(), board.clone(), connections);
     let mut phase = drain.watch();
     let mut sweep = tokio::time::interval(SWEEP);
