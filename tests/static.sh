@@ -29,18 +29,20 @@ cleanup() {
     rm -rf "$root"
 }
 trap cleanup EXIT
-mkdir "$root/config" "$root/tmp"
+mkdir "$root/config" "$root/tmp" "$root/dev"
+# The one thing of a container engine's that a child process cannot do without.
+mknod -m 666 "$root/dev/null" c 1 3 2>/dev/null || install -m 666 /dev/null "$root/dev/null" 2>/dev/null || : >"$root/dev/null"
 cp "$binary" "$root/pilotlight"
 cp examples/hello/hello.yaml "$root/config/"
-chmod 755 "$root" "$root/config" "$root/pilotlight"
+chmod 755 "$root" "$root/dev" "$root/config" "$root/pilotlight"
 chmod 644 "$root/config/hello.yaml"
 chmod 1777 "$root/tmp"
 
 arguments=(run /config --admin 127.0.0.1:0 --mesh 127.0.0.1:0 --http-port 0 --access-log off)
 if [ "$(id -u)" = 0 ]; then
-    enter=(chroot --userspec=65532:65532 "$root" /pilotlight)
+    enter=("$(command -v chroot)" --userspec=65532:65532 "$root" /pilotlight)
 elif unshare --user --map-current-user chroot "$root" /pilotlight --version >/dev/null 2>&1; then
-    enter=(unshare --user --map-current-user chroot "$root" /pilotlight)
+    enter=("$(command -v unshare)" --user --map-current-user "$(command -v chroot)" "$root" /pilotlight)
 else
     echo 'static: skipped the run: this user may not change the root directory'
     exit 0

@@ -34,13 +34,21 @@ impl Surroundings {
     /// The system does not say which executable this is.
     pub fn here(mesh: Option<SocketAddr>) -> std::io::Result<Surroundings> {
         let taken = INHERITED.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
-        Ok(Surroundings { executable: std::env::current_exe()?, mesh, inherited: taken.collect() })
+        Ok(Surroundings { executable: executable()?, mesh, inherited: taken.collect() })
     }
 
     fn path(&self) -> OsString {
         let found = self.inherited.iter().find(|(name, _)| name == "PATH");
         found.map_or_else(|| DEFAULT_PATH.into(), |(_, value)| value.clone())
     }
+}
+
+/// This executable. Where there is no /proc to ask, the path it was started by.
+fn executable() -> std::io::Result<PathBuf> {
+    std::env::current_exe().or_else(|error| {
+        let started = std::env::args_os().next().map(PathBuf::from);
+        started.filter(|path| path.is_absolute() && path.is_file()).ok_or(error)
+    })
 }
 
 /// The command of an instance of `revision` that is to listen on `port`, in a process group of its own.
