@@ -8,7 +8,9 @@ use arbitrary::Arbitrary;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version, request};
 use libfuzzer_sys::fuzz_target;
-use pilotlight::http::{Authority, Seen, Wire, envoy, grpc, headers, response, target, upgrade, validate};
+use pilotlight::http::{
+    Authority, Seen, Wire, envoy, grpc, headers, normalize, response, target, upgrade, validate,
+};
 use pilotlight::route::{Facts, HeaderChange, Side};
 use proxy_config::model::MessageOps;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -88,6 +90,12 @@ fuzz_target!(|input: Input| {
     let fields = fields(&input.fields);
     back(fields.clone());
     let Some(mut parts) = head(&input, fields) else { return };
+    if normalize::path(&mut parts).is_err() {
+        return;
+    }
+    if parts.uri.path().starts_with('/') {
+        assert!(parts.uri.path().split('/').all(|segment| segment != "." && segment != ".."), "{parts:?}");
+    }
     let seen = Seen::of(&parts.headers);
     if validate::request(&parts, seen).is_err() {
         return;

@@ -7,7 +7,7 @@ use super::response::number;
 use crate::fault::Kind;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Version, request};
+use http::{Method, Version, request};
 use std::time::Duration;
 
 /// `x-envoy-attempt-count`
@@ -84,7 +84,7 @@ fn http2(parts: &mut request::Parts, authority: Option<HeaderValue>, secure: boo
     Ok(())
 }
 
-fn set_path(uri: &mut Uri, path: PathAndQuery) -> Result<(), Kind> {
+pub(super) fn set_path(uri: &mut Uri, path: PathAndQuery) -> Result<(), Kind> {
     if uri.authority().is_none() {
         *uri = Uri::from(path);
         return Ok(());
@@ -93,6 +93,16 @@ fn set_path(uri: &mut Uri, path: PathAndQuery) -> Result<(), Kind> {
     whole.path_and_query = Some(path);
     *uri = Uri::from_parts(whole).map_err(|_| Kind::BadRequest)?;
     Ok(())
+}
+
+/// Frames a body whose length is not known, on HTTP/1: hyper takes it that some methods have none, and would
+/// drop it.
+pub fn frame(parts: &mut request::Parts) {
+    if matches!(parts.method, Method::GET | Method::HEAD)
+        && !parts.headers.contains_key(header::CONTENT_LENGTH)
+    {
+        parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 /// Writes which try this is; the first is 1.
@@ -209,6 +219,21 @@ mod tests {
             addressed(&row, Wire::Http2 { secure: false }).headers.get_all("cookie").iter().count(),
             3
         );
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_framed_where_none_is_expected() {
+        for (method, length, framed) in
+            [("GET", None, true), ("HEAD", None, true), ("GET", Some("3"), false), ("POST", None, false)]
+        {
+            let mut request = http::Request::builder().method(method).uri("/");
+            if let Some(length) = length {
+                request = request.header("content-length", length);
+            }
+            let (mut parts, ()) = request.body(()).unwrap().into_parts();
+            frame(&mut parts);
+            assert_eq!(parts.headers.contains_key("transfer-encoding"), framed, "{method} {length:?}");
+        }
     }
 
     #[test]

@@ -77,12 +77,16 @@ fn host(parts: &request::Parts, seen: Seen, authority: &Authority<'_>) -> Result
     if parts.version == Version::HTTP_2 && !same() { Err(Kind::BadRequest) } else { Ok(()) }
 }
 
-/// Checks a response head from an upstream: the coding is taken off here, so that only `chunked` may be on it.
+/// Checks a response head from an upstream: the coding is taken off here, so that only `chunked` may be on it,
+/// and without a length beside it, which would be believed once the coding is gone.
 ///
 /// # Errors
 /// `BadResponse`.
 pub fn response(parts: &response::Parts) -> Result<(), Kind> {
     let Some(coding) = parts.headers.get(TRANSFER_ENCODING) else { return Ok(()) };
+    if parts.headers.contains_key(CONTENT_LENGTH) {
+        return Err(Kind::BadResponse);
+    }
     let single = parts.headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_none();
     if single && coding.as_bytes().eq_ignore_ascii_case(b"chunked") { Ok(()) } else { Err(Kind::BadResponse) }
 }
@@ -201,5 +205,8 @@ mod tests {
             }
             assert_eq!(response(&answer.body(()).unwrap().into_parts().0), wanted, "{codings:?}");
         }
+        let both =
+            http::Response::builder().header("transfer-encoding", "chunked").header("content-length", "1");
+        assert_eq!(response(&both.body(()).unwrap().into_parts().0), Err(Kind::BadResponse));
     }
 }

@@ -10,7 +10,7 @@ use super::closing::Closing;
 use super::deadline::Deadlines;
 use super::{Connection, prepare};
 use crate::fault::{Fault, Kind};
-use crate::http::{Authority, Seen, grpc, validate};
+use crate::http::{Authority, Seen, grpc, normalize, validate};
 use crate::route::Head;
 use crate::snapshot::{self, Action, Listener, Route, Snapshot, Tables, Target};
 use crate::upstream::Source;
@@ -87,10 +87,11 @@ async fn reply(
 ) -> Result<Reply, Fault> {
     let listener = snapshot.listeners.get(connection.listener).and_then(Option::as_ref);
     let Some(listener) = listener else { return Err(Kind::NoRoute.into()) };
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
     let seen = Seen::of(&parts.headers);
     closing.record.grpc = seen.any(Seen::CONTENT_TYPE) && grpc::is_grpc(&parts.headers);
     closing.nowhere(&listener.unrouted);
+    normalize::path(&mut parts)?;
     let authority = validate::request(&parts, seen)?;
     let head = head(connection, &parts, authority);
     let route = match find(listener, connection, &parts, authority, &head) {

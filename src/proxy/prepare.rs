@@ -79,6 +79,9 @@ pub(super) fn request<'a>(
         Protocol::Http2 => Wire::Http2 { secure: false },
     };
     target::address(parts, wire, path, authority)?;
+    if wire == Wire::Http1 && closing.source.is_some() {
+        target::frame(parts);
+    }
     target::set_attempt(&mut parts.headers, 1);
     if let Some(expected) = [timeout, retry.per_try_timeout].into_iter().flatten().min() {
         target::set_expected_timeout(&mut parts.headers, expected);

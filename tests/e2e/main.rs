@@ -18,6 +18,7 @@ mod examples;
 mod functions;
 mod harness;
 mod headers;
+mod hygiene;
 mod lifecycle;
 mod limits;
 mod observability;
