@@ -56,7 +56,7 @@ impl Reply {
             Reply::Switched { head, down, up, held } => {
                 closing.record.status = head.status.as_u16();
                 tunnel::join(tunnel::Ends { down, up, held }, closing);
-                Response::from_parts(head, ResponseBody::Fixed { data: None, closing: None })
+                Response::from_parts(head, ResponseBody::Fixed { bytes: None, closing: None })
             }
         }
     }

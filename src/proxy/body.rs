@@ -54,7 +54,7 @@ pub enum ResponseBody {
     /// Ours.
     Fixed {
         /// Not yet given.
-        data: Option<Bytes>,
+        bytes: Option<Bytes>,
         /// Closes the record when given.
         closing: Option<Box<Closing>>,
     },
@@ -93,13 +93,13 @@ impl std::error::Error for Cut {}
 
 impl ResponseBody {
     /// A body of ours.
-    pub(super) fn fixed(data: Bytes, mut closing: Box<Closing>) -> ResponseBody {
-        if data.is_empty() {
+    pub(super) fn fixed(bytes: Bytes, mut closing: Box<Closing>) -> ResponseBody {
+        if bytes.is_empty() {
             closing.complete();
             // The record stays open until hyper has taken the answer's head.
-            return ResponseBody::Fixed { data: None, closing: Some(closing) };
+            return ResponseBody::Fixed { bytes: None, closing: Some(closing) };
         }
-        ResponseBody::Fixed { data: Some(data), closing: Some(closing) }
+        ResponseBody::Fixed { bytes: Some(bytes), closing: Some(closing) }
     }
 
     /// The upstream's body.
@@ -173,13 +173,13 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let live = match self.get_mut() {
-            ResponseBody::Fixed { data, closing } => {
-                let data = data.take();
-                if let (Some(data), Some(mut closing)) = (&data, closing.take()) {
-                    closing.record.bytes_sent += data.len() as u64;
+            ResponseBody::Fixed { bytes, closing } => {
+                let bytes = bytes.take();
+                if let (Some(bytes), Some(mut closing)) = (&bytes, closing.take()) {
+                    closing.record.bytes_sent += bytes.len() as u64;
                     closing.complete();
                 }
-                return Poll::Ready(data.map(|d| Ok(Frame::data(d))));
+                return Poll::Ready(bytes.map(|b| Ok(Frame::data(b))));
             }
             ResponseBody::Live(live) => live,
         };
@@ -193,9 +193,9 @@ impl Body for ResponseBody {
         }
         match ready!(Pin::new(&mut live.incoming).poll_frame(cx)) {
             Some(Ok(mut frame)) => {
-                if let Some(data) = frame.data_ref() {
+                if let Some(bytes) = frame.data_ref() {
                     if let Some(closing) = &mut live.closing {
-                        closing.record.bytes_sent += data.len() as u64;
+                        closing.record.bytes_sent += bytes.len() as u64;
                     }
                 } else if let Some(trailers) = frame.trailers_mut() {
                     clean_trailers(trailers);
@@ -216,15 +216,15 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            ResponseBody::Fixed { data, .. } => data.is_none(),
+            ResponseBody::Fixed { bytes, .. } => bytes.is_none(),
             ResponseBody::Live(live) => live.finished || live.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            ResponseBody::Fixed { data, .. } => {
-                SizeHint::with_exact(data.as_ref().map_or(0, |d| d.len() as u64))
+            ResponseBody::Fixed { bytes, .. } => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |d| d.len() as u64))
             }
             ResponseBody::Live(live) => live.incoming.size_hint(),
         }

@@ -103,10 +103,10 @@ impl Source {
         }
     }
 
-    fn keep(&mut self, data: &Bytes) {
-        if self.keeping && self.kept_bytes + data.len() <= REPLAY_LIMIT {
-            self.kept_bytes += data.len();
-            self.kept.push(data.clone());
+    fn keep(&mut self, bytes: &Bytes) {
+        if self.keeping && self.kept_bytes + bytes.len() <= REPLAY_LIMIT {
+            self.kept_bytes += bytes.len();
+            self.kept.push(bytes.clone());
         } else {
             self.keeping = false;
             self.lost = true;
@@ -170,9 +170,9 @@ impl Body for RequestBody {
         if s.turn != *turn || s.failed.is_some() {
             return Poll::Ready(Some(Err(BodyCut)));
         }
-        if let Some(data) = s.kept.get(*sent) {
+        if let Some(bytes) = s.kept.get(*sent) {
             *sent += 1;
-            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+            return Poll::Ready(Some(Ok(Frame::data(bytes.clone()))));
         }
         if let Some(live) = &mut s.live {
             match ready!(Pin::new(live).poll_frame(cx)) {
@@ -183,16 +183,16 @@ impl Body for RequestBody {
                     return Poll::Ready(Some(Err(BodyCut)));
                 }
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        s.bytes += data.len() as u64;
-                        s.keep(&data);
+                    Ok(bytes) => {
+                        s.bytes += bytes.len() as u64;
+                        s.keep(&bytes);
                         if !s.lost {
                             *sent += 1;
                         }
                         if s.live.as_ref().is_some_and(Body::is_end_stream) {
                             s.end();
                         }
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
                     }
                     Err(frame) => {
                         s.trailers = frame.into_trailers().ok();
