@@ -182,19 +182,16 @@ fn min_scale_keeps_instances_and_replaces_the_one_that_dies() {
     eventually("a third replaces it", seconds(10), || (starts(&directory, "kept") == 3).then_some(()));
 }
 
-#[test]
-fn killing_one_of_three_instances_fails_no_request_that_was_safe_to_retry() {
+/// Kills one of three instances while clients with kept connections ask for `path`; every one is answered.
+#[track_caller]
+fn kill_one_of_three(rules: &str, path: &str) {
     let annotations = "autoscaling.knative.dev/min-scale: '3'\nautoscaling.knative.dev/max-scale: '3'";
-    let http =
-        "- route: [{destination: {host: trio}}]\n  retries: {attempts: 3, retryOn: 'reset,connect-failure'}";
-    let text = yaml::function("trio", annotations, "containerConcurrency: 10")
-        + &yaml::virtual_service("trio", "*", http);
+    let text = yaml::function("trio", annotations, "containerConcurrency: 10") + rules;
     let proxy = Proxy::with(text).workers(2).start();
     let front = proxy.front();
+    let ask = |path: &str| front.get(path).host("trio.default.localhost");
     let pids = || {
-        (0..30)
-            .map(|_| front.get("/").send().expect(200).json()["pid"].as_i64().unwrap())
-            .collect::<BTreeSet<_>>()
+        (0..30).map(|_| ask("/").send().expect(200).json()["pid"].as_i64().unwrap()).collect::<BTreeSet<_>>()
     };
     eventually("all three answer", seconds(10), || (pids().len() == 3).then_some(()));
     let over = AtomicBool::new(false);
@@ -204,7 +201,7 @@ fn killing_one_of_three_instances_fails_no_request_that_was_safe_to_retry() {
                 scope.spawn(|| {
                     let (mut connection, mut answers) = (front.connect(), 0);
                     while !over.load(Ordering::SeqCst) {
-                        connection.send(front.get("/?delay=5ms")).expect(200);
+                        connection.send(ask(path)).expect(200);
                         answers += 1;
                     }
                     answers
@@ -219,6 +216,40 @@ fn killing_one_of_three_instances_fails_no_request_that_was_safe_to_retry() {
         clients.into_iter().map(|client| client.join().expect("no request failed")).sum()
     });
     assert!(answers > 50, "{answers}");
+}
+
+#[test]
+fn killing_one_of_three_instances_fails_no_request_that_a_route_retries() {
+    let http =
+        "- route: [{destination: {host: trio}}]\n  retries: {attempts: 3, retryOn: 'reset,connect-failure'}";
+    kill_one_of_three(&yaml::virtual_service("trio", "trio.default.localhost", http), "/?delay=5ms");
+}
+
+#[test]
+fn killing_one_of_three_instances_fails_no_request_that_was_safe_to_retry() {
+    kill_one_of_three("", "/?delay=5ms");
+}
+
+#[test]
+fn a_function_that_speaks_h2c_is_woken_by_grpc() {
+    let text = yaml::function("greeter", "", "").trim_end_matches("---\n").to_owned()
+        + "        ports: [{name: h2c, containerPort: 8080}]\n---\n";
+    let proxy = Proxy::with(text).start();
+    let request =
+        proxy.post("/greeter.Greeter/Hello", b"\0\0\0\0\x02hi".to_vec()).host("greeter.default.localhost");
+    let response =
+        request.header("content-type", "application/grpc").header("te", "trailers").h2().send().expect(200);
+    assert_eq!(&*response.body, b"\0\0\0\0\x02hi");
+    assert_eq!(response.trailers["grpc-status"], "0");
+}
+
+#[test]
+fn a_large_body_is_held_and_arrives_whole() {
+    let text = yaml::function_running("upload", "[pilotlight, echo, --start-delay, 500ms]", "", "");
+    let proxy = Proxy::with(text).start();
+    let body = vec![b'x'; 8 << 20];
+    let request = proxy.post("/", body).host("upload.default.localhost").timeout(seconds(30));
+    assert_eq!(request.send().expect(200).json()["body_bytes"], 8 << 20);
 }
 
 #[test]

@@ -54,6 +54,31 @@ fn a_kept_connection_is_told_to_close_while_draining() {
 }
 
 #[test]
+fn streams_in_flight_end_well_while_an_h2_connection_is_told_to_go() {
+    let origin = Origin::h1().delay(millis(1000)).reply("finished");
+    let mut proxy = Proxy::to(&origin).start();
+    let front = proxy.front();
+    let in_flight = std::thread::spawn(move || front.get("/").h2().send());
+    eventually("the origin is asked", seconds(5), || (origin.hits() == 1).then_some(()));
+    proxy.signal(Signal::TERM);
+    assert_eq!(in_flight.join().unwrap().expect(200).text(), "finished");
+    assert!(proxy.exits_within(seconds(10)).success());
+}
+
+#[test]
+fn a_killed_proxy_leaves_ports_that_the_next_one_gets() {
+    let origin = Origin::h1().reply("hello");
+    let mut first = Proxy::to(&origin).start();
+    first.get("/").send().expect(200);
+    let port = first.front().address().port();
+    first.signal(Signal::KILL);
+    first.exits_within(seconds(5));
+    let second = Proxy::to(&origin).http_port(port).start();
+    assert_eq!(second.front().address().port(), port);
+    second.get("/").send().expect(200);
+}
+
+#[test]
 fn a_second_sigterm_hurries() {
     let origin = Origin::h1().delay(seconds(60)).reply("never");
     let mut proxy = Proxy::to(&origin).start();

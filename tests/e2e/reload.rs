@@ -160,3 +160,30 @@ fn gateways_open_and_close_with_their_yaml() {
     let old = proxy.gateway(7101);
     eventually("the old one closes", seconds(10), || old.get("/").try_send().is_err().then_some(()));
 }
+
+#[test]
+fn a_changed_function_becomes_a_new_revision_and_its_old_requests_end() {
+    let version =
+        |name: &str| yaml::function_running("app", &format!("[pilotlight, echo, --name, {name}]"), "", "");
+    let proxy = Proxy::with(version("before")).start();
+    let front = proxy.front();
+    let ask = move |path: &str| {
+        front.get(path).host("app.default.localhost").timeout(seconds(20)).send().expect(200).json()
+    };
+    assert_eq!(ask("/")["name"], "before");
+    let slow = std::thread::spawn(move || ask("/?delay=1500ms"));
+    eventually("the slow one runs", seconds(5), || (ask("/")["concurrency"] == 2).then_some(()));
+    proxy.write("config.yaml", &version("after"));
+    eventually("the new one answers", seconds(10), || (ask("/")["name"] == "after").then_some(()));
+    assert_eq!(slow.join().unwrap()["name"], "before");
+}
+
+#[test]
+fn a_removed_function_is_404_and_its_instances_end() {
+    let proxy = Proxy::with(yaml::function("gone", "", "")).start();
+    let ask = || proxy.get("/").host("gone.default.localhost").send();
+    let pid = u32::try_from(ask().expect(200).json()["pid"].as_u64().unwrap()).unwrap();
+    proxy.write("config.yaml", &answering("other.test", "other"));
+    eventually("the host is gone", seconds(5), || (ask().status == 404).then_some(()));
+    eventually("the instance ends", seconds(10), || (!crate::support::process::alive(pid)).then_some(()));
+}
