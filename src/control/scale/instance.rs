@@ -55,6 +55,8 @@ pub(super) struct Instance {
     pub phase: Phase,
     /// Whether requests asked for it, not a number to be kept.
     pub asked: bool,
+    /// Runs what its revision said before a reload; takes no more requests and is not taken back.
+    pub outdated: bool,
     /// When it was last seen to have, or to have had, an exchange.
     pub used: Instant,
     /// Slots it had granted at the last look.
@@ -63,7 +65,17 @@ pub(super) struct Instance {
 
 impl Instance {
     pub fn new(id: InstanceId, name: Arc<str>, asked: bool, now: Instant) -> Instance {
-        Instance { id, name, pid: None, since: now, phase: Phase::Starting, asked, used: now, granted: 0 }
+        Instance {
+            id,
+            name,
+            pid: None,
+            since: now,
+            phase: Phase::Starting,
+            asked,
+            outdated: false,
+            used: now,
+            granted: 0,
+        }
     }
 
     /// Whether it is on its way to be ready.

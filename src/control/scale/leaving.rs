@@ -21,6 +21,7 @@ impl Unit {
         let mut reopened = 0;
         for instance in self.instances.values_mut() {
             if let Phase::Draining { endpoint, ready, .. } = &instance.phase
+                && !instance.outdated
                 && reopened < count
             {
                 endpoint.reopen();
@@ -84,6 +85,26 @@ impl Unit {
             if matches!(&instance.phase, Phase::Draining { endpoint, .. } if endpoint.active() == 0) {
                 instance.phase = Phase::Stopping;
                 floor.driver.stop(instance.id, grace);
+            }
+        }
+    }
+
+    /// Lets go of outdated instances, whoever waits: those who wait get one of the new.
+    pub fn replace(&mut self, now: Instant, floor: &mut Floor) {
+        let grace = self.grace();
+        for instance in self.instances.values_mut().filter(|instance| instance.outdated) {
+            match &instance.phase {
+                Phase::Ready { endpoint, since } => {
+                    endpoint.close();
+                    self.members.remove(endpoint.id);
+                    instance.phase =
+                        Phase::Draining { endpoint: endpoint.clone(), ready: *since, since: now };
+                }
+                Phase::Starting | Phase::Probing(_) => {
+                    instance.phase = Phase::Stopping;
+                    floor.driver.stop(instance.id, grace);
+                }
+                Phase::Draining { .. } | Phase::Stopping => {}
             }
         }
     }

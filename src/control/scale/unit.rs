@@ -120,6 +120,9 @@ impl Unit {
         if *self.revision == *revision {
             return;
         }
+        if runs_otherwise(&self.revision, revision) {
+            self.instances.values_mut().for_each(|instance| instance.outdated = true);
+        }
         self.terms = Terms::of(revision);
         for endpoint in self.instances.values().filter_map(Instance::ready) {
             endpoint.set_limit(revision.concurrency);
@@ -159,6 +162,7 @@ impl Unit {
             self.leave(now, floor);
             0
         } else {
+            self.replace(now, floor);
             self.give_up(now, floor);
             self.hold.expire(now);
             self.adjust(now, floor)
@@ -408,4 +412,10 @@ impl Unit {
         );
         self.metrics.hold_depth.set(i64::try_from(self.hold.waiting()).unwrap_or(i64::MAX));
     }
+}
+
+/// Whether instances of the one are not what instances of the other would be.
+fn runs_otherwise(one: &Revision, other: &Revision) -> bool {
+    let program = |of: &Revision| (of.command.clone(), of.env.clone(), of.directory.clone(), of.protocol);
+    program(one) != program(other)
 }
