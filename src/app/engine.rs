@@ -142,6 +142,7 @@ impl Engine {
 
     /// Compiles, binds, publishes, and tells those who start and look up.
     fn serve(&self, state: &mut State, config: &Config) {
+        self.hand_over(state, config);
         let access_log = self.access_log(state, &config.mesh);
         let compiled = compile(config, state.generation, access_log, &self.parts.environment);
         for problem in &compiled.problems {
@@ -166,35 +167,57 @@ impl Engine {
         discover.apply(config.clusters.iter().filter_map(names).collect());
     }
 
+    /// A new listener that wants the address of one that goes takes over its sockets and connections: no
+    /// client is turned away in between.
+    fn hand_over(&self, state: &mut State, config: &Config) {
+        for old in gone(state, config) {
+            let Some((_, address)) = state.listeners.get(&old).copied() else { continue };
+            let heir = |listener: &&model::Listener| {
+                !state.listeners.contains_key(&listener.name)
+                    && listen::possible(listener.bind, &self.parts.args) == address
+            };
+            if let Some(listener) = config.listeners.iter().find(heir) {
+                self.parts.environment.hand_over(&old, &listener.name);
+                state.listeners.remove(&old);
+                state.listeners.insert(listener.name.clone(), (listener.bind, address));
+                let (name, why) = (listen::called(listener), listen::why(listener));
+                tracing::info!("{address} is now {name} ({why})");
+            }
+        }
+    }
+
     /// Opens what is new, closes what is gone.
     fn listen(&self, state: &mut State, config: &Config) {
-        state.unbound.clear();
-        let gone: Vec<String> = state
-            .listeners
-            .iter()
-            .filter(|(name, (bind, _))| !config.listeners.iter().any(|l| l.name == **name && l.bind == *bind))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in gone {
+        for name in gone(state, config) {
             let number = self.parts.environment.number(&name);
             self.order(|| Order::Close { number });
             if let Some((_, address)) = state.listeners.remove(&name) {
                 tracing::info!("no longer listening on {address}: {name}");
             }
         }
+        let before = std::mem::take(&mut state.unbound);
         for listener in &config.listeners {
             if state.listeners.contains_key(&listener.name) {
                 continue;
             }
-            match listen::bind(listener, &self.parts.args, self.parts.orders.len()) {
+            match self.bind(state, listener) {
                 Ok(bound) => self.open(state, listener, bound),
                 Err(error) => {
-                    if state.generation > 1 {
-                        tracing::error!("{error}");
+                    if state.generation > 1 && before.get(&listener.name) != Some(&error) {
+                        tracing::error!("{error}; it is tried again every second");
                     }
                     state.unbound.insert(listener.name.clone(), error);
                 }
             }
+        }
+    }
+
+    fn bind(&self, state: &State, listener: &model::Listener) -> Result<Bound, String> {
+        let args = &self.parts.args;
+        let address = listen::possible(listener.bind, args);
+        match state.listeners.iter().find(|(_, (_, bound))| *bound == address) {
+            Some((owner, _)) => Err(listen::conflict(address, owner, listener)),
+            None => listen::bind(listener, args, self.parts.orders.len()),
         }
     }
 
@@ -280,10 +303,17 @@ impl Engine {
         }
     }
 
-    /// Takes ejected endpoints back when their time is over, each cluster at its own interval.
+    /// Takes ejected endpoints back when their time is over, each cluster at its own interval; tries again to
+    /// bind what could not be bound.
     pub(super) fn sweep(&self, now: Instant) {
         let snapshot = self.parts.published.current();
         let mut state = self.state.lock();
+        if !state.unbound.is_empty()
+            && let Some(loaded) = state.loaded.take()
+        {
+            self.listen(&mut state, &loaded.config);
+            state.loaded = Some(loaded);
+        }
         state.swept.retain(|name, _| snapshot.destinations.contains_key(name));
         for (name, destination) in &snapshot.destinations {
             let Some(outlier) = &destination.cluster.outlier else { continue };
@@ -309,11 +339,8 @@ impl Engine {
         if state.generation == 0 {
             return Err("no configuration serves yet".to_owned());
         }
-        match state.unbound.values().next() {
-            Some(error) => Err(error.clone()),
-            None if self.rest.get().is_none() => Err("still starting".to_owned()),
-            None => Ok(()),
-        }
+        // What a later configuration asks for and cannot have is no reason to stop serving the rest.
+        if self.rest.get().is_none() { Err("still starting".to_owned()) } else { Ok(()) }
     }
 
     /// Calls `tell` with what is served, for the admin API.
@@ -328,4 +355,11 @@ impl Engine {
     pub(super) fn published(&self) -> &Published {
         &self.parts.published
     }
+}
+
+/// Names of listeners that the configuration no longer has.
+fn gone(state: &State, config: &Config) -> Vec<String> {
+    let stays = |name: &str, bind| config.listeners.iter().any(|l| l.name == name && l.bind == bind);
+    let bound = state.listeners.iter();
+    bound.filter(|(name, (bind, _))| !stays(name, *bind)).map(|(name, _)| name.clone()).collect()
 }

@@ -34,6 +34,20 @@ pub(super) fn wanted(bind: Bind, args: &RunArgs) -> SocketAddr {
     }
 }
 
+/// Where a listener would be bound: where it wants to be, or the place that stands in for a port which this
+/// user may not bind.
+pub(super) fn possible(bind: Bind, args: &RunArgs) -> SocketAddr {
+    let address = wanted(bind, args);
+    match (bind, unprivileged(address.port())) {
+        (Bind::GatewayPort(_), Some(other)) if is_denied(address) => SocketAddr::new(address.ip(), other),
+        _ => address,
+    }
+}
+
+fn is_denied(address: SocketAddr) -> bool {
+    sockets(address, 1).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 /// What people call a listener.
 pub(super) fn called(listener: &Listener) -> &str {
     if listener.bind == Bind::DefaultGateway { "gateway" } else { &listener.name }
@@ -77,20 +91,34 @@ fn unprivileged(port: u16) -> Option<u16> {
     }
 }
 
-fn refused(address: SocketAddr, listener: &Listener, error: &io::Error) -> String {
-    let flag = match listener.bind {
+/// Two listeners want one address.
+pub(super) fn conflict(address: SocketAddr, owner: &str, listener: &Listener) -> String {
+    format!("{address} is {owner} already (wanted by {}, too); {}", why(listener), elsewhere(listener))
+}
+
+fn elsewhere(listener: &Listener) -> String {
+    match listener.bind {
         Bind::DefaultGateway => "choose another with --http-port".to_owned(),
         Bind::Mesh => "choose another with --mesh".to_owned(),
         Bind::GatewayPort(port) => format!("map it with --port-map {port}:OTHER"),
         Bind::Address(_) => "choose another".to_owned(),
-    };
+    }
+}
+
+fn refused(address: SocketAddr, listener: &Listener, error: &io::Error) -> String {
     let what = match error.kind() {
         io::ErrorKind::AddrInUse => "is taken by another process".to_owned(),
         io::ErrorKind::PermissionDenied => "may not be bound by this user".to_owned(),
         io::ErrorKind::AddrNotAvailable => "is not an address of this host".to_owned(),
         _ => format!("cannot be bound: {error}"),
     };
-    format!("{address} {what} (wanted by {}); {flag}", why(listener))
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrNotAvailable if listener.bind != Bind::Mesh => {
+            "choose another with --bind".to_owned()
+        }
+        _ => elsewhere(listener),
+    };
+    format!("{address} {what} (wanted by {}); {remedy}", why(listener))
 }
 
 fn sockets(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {

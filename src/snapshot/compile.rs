@@ -42,6 +42,16 @@ impl Environment {
         let next = numbers.len();
         *numbers.entry(name.to_owned()).or_insert(next)
     }
+
+    /// From now on the listener called `new` has the number, and with it the sockets and connections, that
+    /// the one called `old` had.
+    pub fn hand_over(&self, old: &str, new: &str) {
+        let mut numbers = self.numbers.lock();
+        let Some(number) = numbers.remove(old) else { return };
+        if let Some(other) = numbers.insert(new.to_owned(), number) {
+            numbers.insert(old.to_owned(), other);
+        }
+    }
 }
 
 /// Compiles `config`.

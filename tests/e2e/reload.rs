@@ -123,6 +123,38 @@ fn files_come_and_go() {
 }
 
 #[test]
+fn a_gateway_that_comes_or_goes_takes_over_the_address_it_wants() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = answering("a.test", "one");
+    let proxy = Proxy::with(&text).http_port(free).own_ports().workers(2).start();
+    let front = proxy.front();
+    let gateway = format!(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: edge}}\nspec:\n  servers:\n  \
+         - {{port: {{number: {free}, name: http, protocol: HTTP}}, hosts: ['*']}}\n"
+    );
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                front.get("/").host("a.test").send().expect(200);
+            }
+        });
+        let reloads = || proxy.metrics().sum("pilotlight_config_reloads_total", &[]);
+        for _ in 0..2 {
+            let before = reloads();
+            proxy.write("gateway.yaml", &gateway);
+            eventually("the gateway serves", seconds(5), || (reloads() > before).then_some(()));
+            std::fs::remove_file(proxy.directory().join("gateway.yaml")).unwrap();
+            eventually("the default gateway serves", seconds(5), || (reloads() > before + 1.0).then_some(()));
+        }
+        proxy.logs(&format!("127.0.0.1:{free} is now gateway:{free} (Gateway default/edge)"));
+        proxy.logs(&format!("127.0.0.1:{free} is now gateway (default gateway)"));
+        over.store(true, Ordering::SeqCst);
+        client.join().expect("no connection was refused");
+    });
+}
+
+#[test]
 fn a_request_under_way_ends_by_the_routes_it_began_with() {
     let origin = Origin::h1().delay(millis(1500)).reply("old");
     let proxy = Proxy::to(&origin).start();
