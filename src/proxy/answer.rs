@@ -106,8 +106,7 @@ pub(super) fn to_fault(fault: Fault, mut closing: Box<Closing>) -> Response<Resp
     }
     head.headers.insert(SERVER, OURS);
     let recorded = closing.record.status;
-    let response = Reply::Ours(Response::from_parts(head, body)).into_response_as(closing, recorded);
-    response
+    Reply::Ours(Response::from_parts(head, body)).into_response_as(closing, recorded)
 }
 
 impl Reply {

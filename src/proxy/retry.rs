@@ -190,7 +190,9 @@ mod tests {
 
     #[test]
     fn statuses_are_retried_only_when_the_policy_says_so() {
-        let rows: [(u16, Option<u8>, RetryOn, &[u16], bool); 9] = [
+        /// Status, gRPC status, policy, codes of the policy, whether it is tried again.
+        type Row = (u16, Option<u8>, RetryOn, &'static [u16], bool);
+        let rows: [Row; 9] = [
             (503, None, RetryOn::istio_default(), &[], false),
             (503, None, RetryOn::SERVER_ERROR, &[], true),
             (500, None, RetryOn::GATEWAY_ERROR, &[], false),
