@@ -172,19 +172,22 @@ impl Gate {
     }
 
     /// Queues up for a connection, behind those who wait (`again`: in front, having been woken in vain).
-    pub fn wait(self: &Arc<Self>, worker: usize, again: bool) -> Waiter {
+    /// True: at the front, where one looks once more before waiting. Who frees a connection does so first
+    /// and then reads `waiting`; who stands further back is reached by the waking of those in front.
+    pub fn wait(self: &Arc<Self>, worker: usize, again: bool) -> (Waiter, bool) {
         let (wake, woken) = oneshot::channel();
         let mut queue = self.queue.lock();
         let ticket = queue.next;
         queue.next += 1;
         let entry = Entry { ticket, worker, wake };
+        let first = again || queue.entries.is_empty();
         if again {
             queue.entries.push_front(entry);
         } else {
             queue.entries.push_back(entry);
         }
         self.waiting.fetch_add(1, SeqCst);
-        Waiter { gate: self.clone(), ticket, woken }
+        (Waiter { gate: self.clone(), ticket, woken }, first)
     }
 
     /// A connection of `worker` came free while others wait. True: one of this worker's waiters was told to
@@ -287,7 +290,7 @@ mod tests {
     fn a_freed_connection_wakes_the_oldest_and_a_leaver_passes_its_turn_on() {
         let gate = Arc::new(Gate::default());
         let held = gate.connection(1).unwrap();
-        let (first, mut second) = (gate.wait(0, false), gate.wait(1, false));
+        let (first, mut second) = (gate.wait(0, false).0, gate.wait(1, false).0);
         drop(held);
         assert_eq!(gate.waiting(), 1);
         drop(first);
@@ -296,10 +299,22 @@ mod tests {
     }
 
     #[test]
+    fn only_who_stands_at_the_front_looks_once_more() {
+        let gate = Arc::new(Gate::default());
+        // A connection that came free before the first one stood in line has woken nobody.
+        drop(gate.connection(1).unwrap());
+        let (first, looks) = gate.wait(0, false);
+        let (_second, second_looks) = gate.wait(0, false);
+        assert_eq!((looks, second_looks), (true, false));
+        drop(first);
+        assert!(gate.wait(0, true).1, "woken in vain");
+    }
+
+    #[test]
     fn hand_over_prefers_the_same_worker_but_not_forever() {
         let gate = Arc::new(Gate::default());
-        let _foreign = gate.wait(1, false);
-        let mut local: Vec<Waiter> = (0..LOCAL_TURNS + 2).map(|_| gate.wait(0, false)).collect();
+        let _foreign = gate.wait(1, false).0;
+        let mut local: Vec<Waiter> = (0..LOCAL_TURNS + 2).map(|_| gate.wait(0, false).0).collect();
         for n in 0..LOCAL_TURNS {
             assert!(gate.hand_over(0), "turn {n}");
         }

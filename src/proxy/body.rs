@@ -159,11 +159,6 @@ impl Drop for Live {
         if !self.finished && self.incoming.is_end_stream() {
             self.finish();
         }
-        if self.held.lease.take().is_some()
-            && let (Some(destination), Some(closing)) = (&self.held.target.destination, &self.closing)
-        {
-            closing.local().pools.left(&destination.cluster);
-        }
     }
 }
 

@@ -3,9 +3,10 @@
 //! hyper queues streams beyond the peer's limit without bound, so streams are counted here and a further
 //! connection is opened, or the exchange waits, when all are full. Dialling is done once for all who wait.
 
+use super::connect::Fresh2;
 use super::{RequestBody, connect};
-use crate::cluster::Permit;
-use crate::fault::Fault;
+use crate::cluster::{Gate, Permit};
+use crate::fault::{Fault, Kind};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
@@ -13,6 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -35,6 +37,21 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    fn new(fresh: Fresh2) -> Connection {
+        let now = crate::clock::now();
+        Connection {
+            sender: RefCell::new(fresh.sender),
+            streams: Cell::new(0),
+            served: Cell::new(0),
+            retired: Cell::new(false),
+            idle_since: Cell::new(Some(now)),
+            born: now,
+            local: fresh.local,
+            allowed: fresh.allowed,
+            _permit: fresh.permit,
+        }
+    }
+
     fn has_room(&self, most: usize) -> bool {
         let sender = self.sender.borrow();
         !self.retired.get()
@@ -52,6 +69,7 @@ impl Connection {
 pub(super) struct Dial {
     done: Notify,
     fault: RefCell<Option<Fault>>,
+    made: RefCell<Option<Rc<Connection>>>,
     over: Cell<bool>,
 }
 
@@ -61,34 +79,51 @@ impl Dial {
         if !self.over.get() {
             self.done.notified().await;
         }
-        match &*self.fault.borrow() {
-            Some(fault) => Err(fault.clone()),
-            None => Ok(()),
+        if let Some(fault) = &*self.fault.borrow() {
+            return Err(fault.clone());
         }
+        // Dialling it again would give the same, without end.
+        let useless = |c: &Rc<Connection>| c.served.get() == 0 && c.sender.borrow().is_closed();
+        if self.made.borrow().as_ref().is_some_and(useless) {
+            return Err(Fault::because(Kind::ConnectFailure, "closed before it took a request"));
+        }
+        Ok(())
     }
 }
 
 /// All connections of this worker to one endpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Connections {
+    gate: Arc<Gate>,
+    worker: usize,
     open: RefCell<Vec<Rc<Connection>>>,
     dialling: RefCell<Option<Rc<Dial>>>,
 }
 
 impl Connections {
-    /// A stream on a connection that has room.
-    pub(super) fn stream(&self, most: u32, max_age: Option<Duration>, now: Instant) -> Option<Stream> {
+    /// None yet; they will count against `gate`.
+    pub(super) fn new(gate: Arc<Gate>, worker: usize) -> Rc<Connections> {
+        Rc::new(Connections { gate, worker, open: RefCell::default(), dialling: RefCell::default() })
+    }
+
+    /// A stream on the newest connection that has room.
+    pub(super) fn stream(
+        self: &Rc<Self>,
+        most: u32,
+        max_age: Option<Duration>,
+        now: Instant,
+    ) -> Option<Stream> {
         let mut open = self.open.borrow_mut();
         open.retain(|c| !c.is_over());
         if let Some(age) = max_age {
             open.iter().filter(|c| now.duration_since(c.born) >= age).for_each(|c| c.retired.set(true));
         }
-        let connection = open.iter().find(|c| c.has_room(most as usize))?;
+        let connection = open.iter().rfind(|c| c.has_room(most as usize))?;
         connection.streams.set(connection.streams.get() + 1);
         connection.idle_since.set(None);
         let served = connection.served.get();
         connection.served.set(served.saturating_add(1));
-        Some(Stream { connection: connection.clone(), reused: served > 0 })
+        Some(Stream { connection: connection.clone(), home: self.clone(), reused: served > 0 })
     }
 
     /// The dial under way, if there is one.
@@ -103,17 +138,11 @@ impl Connections {
         let (all, outcome) = (self.clone(), dial.clone());
         tokio::task::spawn_local(async move {
             match connect::http2(address, timeout, permit).await {
-                Ok(fresh) => all.open.borrow_mut().push(Rc::new(Connection {
-                    sender: RefCell::new(fresh.sender),
-                    streams: Cell::new(0),
-                    served: Cell::new(0),
-                    retired: Cell::new(false),
-                    idle_since: Cell::new(Some(crate::clock::now())),
-                    born: crate::clock::now(),
-                    local: fresh.local,
-                    allowed: fresh.allowed,
-                    _permit: fresh.permit,
-                })),
+                Ok(fresh) => {
+                    let connection = Rc::new(Connection::new(fresh));
+                    *outcome.made.borrow_mut() = Some(connection.clone());
+                    all.open.borrow_mut().push(connection);
+                }
                 Err(fault) => *outcome.fault.borrow_mut() = Some(fault),
             }
             *all.dialling.borrow_mut() = None;
@@ -133,20 +162,20 @@ impl Connections {
         open.is_empty() && self.dialling.borrow().is_none()
     }
 
-    /// Gives up one connection for another worker: an idle one at once, else one that ends its streams first.
-    pub(super) fn give_up_one(&self) -> bool {
+    /// Gives up one connection for others: an idle one at once, else (`busy`) one that ends its streams first.
+    pub(super) fn give_up_one(&self, busy: bool) -> bool {
         let mut open = self.open.borrow_mut();
         if let Some(at) = open.iter().position(|c| c.streams.get() == 0) {
             open.swap_remove(at);
             return true;
         }
         match open.iter().position(|c| !c.retired.get()) {
-            Some(at) => {
+            Some(at) if busy => {
                 open[at].retired.set(true);
                 open.swap_remove(at);
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
@@ -159,6 +188,7 @@ impl Connections {
 #[derive(Debug)]
 pub struct Stream {
     connection: Rc<Connection>,
+    home: Rc<Connections>,
     reused: bool,
 }
 
@@ -192,6 +222,11 @@ impl Drop for Stream {
         self.connection.streams.set(streams);
         if streams == 0 {
             self.connection.idle_since.set(Some(crate::clock::now()));
+        }
+        // However the stream ended: who waits gets its place, or the connection's.
+        let gate = &self.home.gate;
+        if gate.waiting() > 0 && !gate.hand_over(self.home.worker) {
+            self.home.give_up_one(true);
         }
     }
 }

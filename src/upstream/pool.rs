@@ -1,7 +1,7 @@
 //! The connections of one worker, by cluster and endpoint.
 
 use super::connect;
-use super::h2::Connections;
+use super::h2::{Connections, Dial};
 use super::lease::{Lease, Lease1};
 use super::{Reclaim, RequestBody};
 use crate::cluster::{Cluster, Endpoint, Permit};
@@ -46,6 +46,18 @@ struct Entry {
     keep: Duration,
 }
 
+/// What a look finds for an exchange without a connection.
+enum Found {
+    /// A connection that idles, or room on one.
+    Lease(Lease),
+    /// Permission to open one.
+    Permit(Permit),
+    /// One that is being opened.
+    Dial(Rc<Dial>),
+    /// All are in use.
+    Nothing,
+}
+
 /// All pools of one worker.
 #[derive(Debug)]
 pub struct Pools {
@@ -78,44 +90,72 @@ impl Pools {
         Box::pin(self.turn(cluster, endpoint, fresh))
     }
 
-    async fn turn(&self, cluster: &Cluster, endpoint: &Endpoint, fresh: bool) -> Result<Lease, Fault> {
-        let _pending = cluster.gate.pending(cluster.limits.max_pending)?;
+    async fn turn(&self, cluster: &Cluster, endpoint: &Endpoint, mut fresh: bool) -> Result<Lease, Fault> {
+        let gate = &cluster.gate;
+        let _pending = gate.pending(cluster.limits.max_pending)?;
         let mut woken = false;
         loop {
-            if woken || cluster.gate.waiting() == 0 {
-                let now = crate::clock::now();
-                if !fresh && let Some(lease) = self.take_idle(cluster, endpoint, now) {
-                    return Ok(lease);
-                }
-                let streams = self.streams(cluster, endpoint);
-                if cluster.protocol == Protocol::Http2
-                    && let Some(dial) = streams.dialling()
-                {
-                    dial.wait().await?;
-                    continue;
-                }
-                let mut permit = cluster.gate.connection(cluster.limits.max_connections);
-                if permit.is_none() && self.close_one_idle(cluster.gate.id, endpoint.id) {
+            let mut found = Found::Nothing;
+            if woken || gate.waiting() == 0 {
+                found = self.look(cluster, endpoint, fresh);
+                if matches!(found, Found::Nothing) && self.close_one_idle(cluster, endpoint.id) {
                     // The closed connection's task gives its permit back when it runs.
                     tokio::task::yield_now().await;
-                    permit = cluster.gate.connection(cluster.limits.max_connections);
-                }
-                if let Some(permit) = permit {
-                    match cluster.protocol {
-                        Protocol::Http1 => return self.connect1(cluster, endpoint, permit).await,
-                        Protocol::Http2 => {
-                            let timeout = cluster.limits.connect_timeout;
-                            streams.dial(endpoint.address, timeout, permit).wait().await?;
-                            continue;
-                        }
-                    }
+                    found = self.look(cluster, endpoint, fresh);
                 }
             }
-            let waiter = cluster.gate.wait(self.worker, woken);
-            self.reclaim.ask(self.worker, cluster.gate.id);
-            // A gate never goes away while its cluster is in use.
-            let _ = waiter.await;
-            woken = true;
+            let mut queued = None;
+            if matches!(found, Found::Nothing) {
+                let (waiter, first) = gate.wait(self.worker, woken);
+                // What came free before this one stood in line has woken nobody.
+                if first {
+                    found = self.look(cluster, endpoint, fresh);
+                }
+                queued = Some(waiter);
+            }
+            match found {
+                Found::Lease(lease) => return Ok(lease),
+                Found::Permit(permit) => {
+                    drop(queued);
+                    return self.connect1(cluster, endpoint, permit).await;
+                }
+                Found::Dial(dial) => {
+                    drop(queued);
+                    dial.wait().await?;
+                    fresh = false;
+                }
+                Found::Nothing => {
+                    self.reclaim.ask(self.worker, gate.id);
+                    if let Some(waiter) = queued {
+                        // A gate never goes away while its cluster is in use.
+                        let _ = waiter.await;
+                    }
+                    woken = true;
+                }
+            }
+        }
+    }
+
+    /// What there is for one exchange at this moment.
+    fn look(&self, cluster: &Cluster, endpoint: &Endpoint, fresh: bool) -> Found {
+        if !fresh && let Some(lease) = self.take_idle(cluster, endpoint, crate::clock::now()) {
+            return Found::Lease(lease);
+        }
+        let http2 = (cluster.protocol == Protocol::Http2).then(|| self.streams(cluster, endpoint));
+        if let Some(dial) = http2.as_ref().and_then(|streams| streams.dialling()) {
+            return Found::Dial(dial);
+        }
+        match (cluster.gate.connection(cluster.limits.max_connections), http2) {
+            (Some(permit), Some(streams)) => {
+                Found::Dial(streams.dial(endpoint.address, cluster.limits.connect_timeout, permit))
+            }
+            (Some(permit), None) => Found::Permit(permit),
+            // With no room for a fresh connection a kept one is better than none.
+            (None, _) if fresh => {
+                let kept = self.take_idle(cluster, endpoint, crate::clock::now());
+                kept.map_or(Found::Nothing, Found::Lease)
+            }
+            (None, _) => Found::Nothing,
         }
     }
 
@@ -135,7 +175,11 @@ impl Pools {
 
     fn streams(&self, cluster: &Cluster, endpoint: &Endpoint) -> Rc<Connections> {
         let mut entries = self.entries.borrow_mut();
-        entries.entry((cluster.gate.id, endpoint.id)).or_insert_with(|| Entry::new(cluster)).streams.clone()
+        entries
+            .entry((cluster.gate.id, endpoint.id))
+            .or_insert_with(|| Entry::new(cluster, self.worker))
+            .streams
+            .clone()
     }
 
     #[inline]
@@ -167,10 +211,6 @@ impl Pools {
             Lease::Http1(lease) => lease,
             Lease::Http2(stream) => {
                 stream.retire_after(max);
-                drop(stream);
-                if gate.waiting() > 0 && !gate.hand_over(self.worker) {
-                    self.give_up_one(gate.id);
-                }
                 return;
             }
         };
@@ -182,7 +222,7 @@ impl Pools {
             return;
         }
         let mut entries = self.entries.borrow_mut();
-        let entry = entries.entry(lease.key).or_insert_with(|| Entry::new(cluster));
+        let entry = entries.entry(lease.key).or_insert_with(|| Entry::new(cluster, self.worker));
         if entry.idle.len() >= MAX_IDLE {
             return;
         }
@@ -200,27 +240,24 @@ impl Pools {
         });
     }
 
-    /// A stream ended without its exchange being over: others may have its place.
-    pub fn left(&self, cluster: &Cluster) {
-        if cluster.gate.waiting() > 0 && !cluster.gate.hand_over(self.worker) {
-            self.give_up_one(cluster.gate.id);
-        }
-    }
-
-    /// Closes an idle connection of this gate to another endpoint than `but`.
-    fn close_one_idle(&self, gate: u64, but: u64) -> bool {
+    /// Closes a connection of this gate that `endpoint` has no use for: an idle one of another endpoint or
+    /// of another protocol. Where `endpoint` has none at all, another's busy one ends, too.
+    fn close_one_idle(&self, cluster: &Cluster, endpoint: u64) -> bool {
+        let http2 = cluster.protocol == Protocol::Http2;
         let mut entries = self.entries.borrow_mut();
-        entries
-            .iter_mut()
-            .filter(|((g, e), _)| *g == gate && *e != but)
-            .any(|(_, entry)| entry.idle.pop().is_some())
+        let has_some = entries.get(&(cluster.gate.id, endpoint)).is_some_and(|entry| entry.streams.len() > 0);
+        entries.iter_mut().filter(|((gate, _), _)| *gate == cluster.gate.id).any(|((_, id), entry)| {
+            let other = *id != endpoint;
+            (other || http2) && entry.idle.pop().is_some()
+                || (other || !http2) && entry.streams.give_up_one(!has_some)
+        })
     }
 
     /// Another worker needs a connection of this gate.
     pub fn give_up_one(&self, gate: u64) {
         let mut entries = self.entries.borrow_mut();
         for (_, entry) in entries.iter_mut().filter(|((g, _), _)| *g == gate) {
-            if entry.idle.pop().is_some() || entry.streams.give_up_one() {
+            if entry.idle.pop().is_some() || entry.streams.give_up_one(true) {
                 return;
             }
         }
@@ -252,11 +289,11 @@ impl Pools {
 }
 
 impl Entry {
-    fn new(cluster: &Cluster) -> Entry {
+    fn new(cluster: &Cluster, worker: usize) -> Entry {
         let default = if cluster.local { IDLE_LOCAL } else { IDLE_REMOTE };
         Entry {
             idle: Vec::new(),
-            streams: Rc::default(),
+            streams: Connections::new(cluster.gate.clone(), worker),
             keep: cluster.limits.idle_timeout.unwrap_or(default),
         }
     }

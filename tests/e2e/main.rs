@@ -27,3 +27,4 @@ mod reload;
 mod retries;
 mod routing;
 mod smoke;
+mod upstreams;
