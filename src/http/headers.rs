@@ -23,7 +23,6 @@ pub const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 
 /// A client as the fields name it; made once for a connection.
 #[derive(Clone, Debug)]
@@ -75,7 +74,6 @@ pub fn prepare(headers: &mut HeaderMap, seen: Seen, terms: &Terms<'_>, random: &
     if terms.gateway {
         sanitize(headers, seen);
         forwarded_for(headers, seen, terms.peer);
-        headers.insert(EXTERNAL_ADDRESS, terms.peer.address.clone());
     } else if seen.any(Seen::OURS) {
         remove_where(headers, |name| name.starts_with("x-pilotlight-"));
     }

@@ -2,7 +2,7 @@
 //!
 //! In place; the route's own header changes come after.
 
-use super::headers::{remove_where, strip};
+use super::headers::{KEEP_ALIVE, remove_where, strip};
 use super::seen::Seen;
 use super::upgrade;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -24,9 +24,11 @@ pub struct Terms<'a> {
     pub close: bool,
 }
 
-/// Prepares the fields of a response.
-pub fn prepare(headers: &mut HeaderMap, terms: &Terms<'_>) {
+/// Prepares the fields of a response. Gives how long the upstream says it keeps an idle connection, if it
+/// says so.
+pub fn prepare(headers: &mut HeaderMap, terms: &Terms<'_>) -> Option<Duration> {
     let seen = Seen::of(headers);
+    let keep_alive = if seen.any(Seen::HOP) { keep_alive(headers) } else { None };
     strip(headers, seen);
     if seen.any(Seen::TE) {
         headers.remove(header::TE);
@@ -49,6 +51,14 @@ pub fn prepare(headers: &mut HeaderMap, terms: &Terms<'_>) {
     if let Some(time) = terms.service_time {
         headers.insert(SERVICE_TIME, number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)));
     }
+    keep_alive
+}
+
+/// `Keep-Alive: timeout=N`.
+fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(KEEP_ALIVE)?.to_str().ok()?;
+    let seconds = value.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse().ok())?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// A number as a value; small ones, which most are, cost no allocation.

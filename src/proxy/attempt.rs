@@ -6,6 +6,7 @@ use super::Connection;
 use super::answer::Reply;
 use super::body::Held;
 use super::closing::Closing;
+use super::copy::{HeadCopy, Kept};
 use super::deadline::Deadlines;
 use super::prepare::{self, Outbound};
 use super::retry::{self, Failure, Verdict};
@@ -17,17 +18,15 @@ use crate::http::grpc;
 use crate::record::Flags;
 use crate::snapshot::{Destination, Forward, Target};
 use crate::telemetry::Limit;
-use crate::upstream::{Lease, RequestBody, SendError, Source};
+use crate::upstream::{Lease, RequestBody, SendError};
 use futures_util::future::{Either, select};
-use http::{Request, Response, request};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
-use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// One exchange's attempts.
 pub(super) struct Attempts<'a> {
@@ -36,12 +35,20 @@ pub(super) struct Attempts<'a> {
     pub(super) forwarding: &'a Forward,
     pub(super) target: &'a Arc<Target>,
     pub(super) destination: &'a Arc<Destination>,
-    /// `None` once they have gone up for good.
-    pub(super) parts: Option<request::Parts>,
+    /// A copy of the head that has gone up.
+    pub(super) kept: Kept,
     pub(super) outbound: Outbound<'a>,
-    pub(super) source: Option<Rc<RefCell<Source>>>,
     pub(super) deadlines: Deadlines,
     pub(super) tries: Tries,
+    pub(super) hands: Hands,
+}
+
+/// What the current attempt holds.
+#[derive(Debug, Default)]
+pub(super) struct Hands {
+    slot: Option<Slot>,
+    request: Option<Permit>,
+    lease: Option<Lease>,
 }
 
 /// What earlier attempts leave behind.
@@ -57,14 +64,6 @@ pub(super) struct Tries {
     fresh: bool,
     /// The retry in flight.
     permit: Option<Permit>,
-}
-
-/// A response's head, and what the exchange holds.
-struct Sent {
-    response: Response<Incoming>,
-    lease: Lease,
-    slot: Slot,
-    request: Permit,
 }
 
 /// An attempt without a response.
@@ -85,23 +84,23 @@ impl Attempts<'_> {
     pub(super) async fn run(&mut self) -> Result<Reply, Fault> {
         loop {
             let slot = self.slot().await?;
-            let endpoint = slot.endpoint().clone();
+            let endpoint = slot.endpoint().id;
             let outcome = self.attempt(slot).await;
-            let now = clock::now();
-            self.report(&endpoint, &outcome, now);
+            self.report(&outcome);
             let verdict = match &outcome {
-                Ok(sent) => self.judge(sent),
+                Ok(response) => self.judge(response),
                 Err(missed) => self.judge_miss(missed),
             };
             if verdict == Verdict::GiveUp || !self.may_go_on(verdict) {
                 return match outcome {
-                    Ok(sent) => self.reply(sent),
+                    Ok(response) => self.reply(response),
                     Err(missed) => Err(missed.fault),
                 };
             }
             // Connection and slot are free for others while this exchange backs off.
             drop(outcome);
-            self.tries.endpoints.push(endpoint.id);
+            self.hands = Hands::default();
+            self.tries.endpoints.push(endpoint);
             self.back_off(verdict).await?;
         }
     }
@@ -110,7 +109,7 @@ impl Attempts<'_> {
     async fn slot(&mut self) -> Result<Slot, Fault> {
         let cluster = &self.destination.cluster;
         let avoid: &[u64] =
-            if self.outbound.retry.avoid_tried || self.tries.fresh { &self.tries.endpoints } else { &[] };
+            if self.outbound.retry().avoid_tried || self.tries.fresh { &self.tries.endpoints } else { &[] };
         let taken = {
             let mut rng = self.connection.local.rng.borrow_mut();
             cluster.members.take_or_wait(cluster.balance, cluster.outlier.as_ref(), &mut rng, avoid, 0)
@@ -134,7 +133,7 @@ impl Attempts<'_> {
     /// Waits for `ticket`, but not for longer than the client does. With its body read or absent hyper drops
     /// the whole exchange when it leaves.
     fn while_client_stays(&self, ticket: Ticket<Slot>) -> impl Future<Output = Result<Slot, Kind>> + use<> {
-        let unread = self.source.as_ref().is_some_and(|s| s.borrow().received().is_none());
+        let unread = self.closing.source.as_ref().is_some_and(|s| s.borrow().received().is_none());
         let http1 = self.closing.record.protocol != crate::record::Protocol::Http2;
         let departures = &self.connection.local.departures;
         let departure = (unread && http1).then(|| departures.watch(self.connection.socket)).flatten();
@@ -148,21 +147,23 @@ impl Attempts<'_> {
     }
 
     /// One try, from dispatch to the response's head.
-    async fn attempt(&mut self, slot: Slot) -> Result<Sent, Missed> {
+    async fn attempt(&mut self, slot: Slot) -> Result<Response<Incoming>, Missed> {
         let destination = self.destination;
         let cluster = &destination.cluster;
+        let slot = self.hands.slot.insert(slot);
         let request = cluster.gate.request(cluster.limits.max_requests).inspect_err(|_| {
             destination.metrics.overflow(Limit::Requests).inc();
         })?;
+        self.hands.request = Some(request);
         let record = &mut self.closing.record;
         let dispatched =
             if record.attempts == 0 && record.hold.is_zero() { record.started } else { clock::now() };
         record.attempts = record.attempts.saturating_add(1);
         record.upstream_host = Some(slot.endpoint().address);
-        self.deadlines.begin_try(self.outbound.retry.per_try_timeout.map(|timeout| dispatched + timeout));
+        self.deadlines.begin_try(self.outbound.retry().per_try_timeout.map(|timeout| dispatched + timeout));
         let pools = &self.connection.local.pools;
         let idle = if self.tries.fresh { None } else { pools.idle(cluster, slot.endpoint(), dispatched) };
-        let mut lease = match idle {
+        let lease = match idle {
             Some(lease) => lease,
             None => {
                 let mut connecting = pools.connect(cluster, slot.endpoint(), self.tries.fresh);
@@ -178,6 +179,7 @@ impl Attempts<'_> {
         // An instance of a function may be gone without its connections knowing; others are only stale
         // where they were used before.
         let stale = lease.reused() || destination.function.is_some();
+        let lease = self.hands.lease.insert(lease);
         if !lease.is_ready() {
             let readied = {
                 let mut readying = Box::pin(lease.ready());
@@ -185,39 +187,46 @@ impl Attempts<'_> {
             };
             readied.map_err(|fault| Missed { fault, stale, unsent: true })?;
         }
-        let Some(message) = self.message(&lease, stale) else { return Err(Kind::NotSent.into()) };
+        let Some(message) = self.message(stale) else { return Err(Kind::NotSent.into()) };
+        let Some(lease) = &mut self.hands.lease else { return Err(Kind::NotSent.into()) };
         let sending = pin!(lease.send(message));
-        let sending = self.deadlines.within(None, sending).await;
-        match sending {
+        match self.deadlines.within(None, sending).await {
             Ok(Ok(response)) => {
                 let took = clock::now().saturating_duration_since(dispatched);
                 self.closing.record.service_time = Some(took);
-                Ok(Sent { response, lease, slot, request })
+                Ok(response)
             }
-            Ok(Err(SendError { fault, unsent })) => {
-                let missed = Missed { fault, stale, unsent: unsent.is_some() };
-                if let Some(message) = unsent {
-                    self.parts = Some(message.into_parts().0);
-                }
-                if self.source.as_ref().is_some_and(|s| s.borrow().is_cut()) {
-                    return Err(Missed { fault: Kind::RequestCut.into(), stale: false, unsent: false });
-                }
-                Err(missed)
-            }
+            Ok(Err(error)) => Err(self.missed(error, stale)),
             Err(kind) => Err(Missed { fault: kind.into(), stale: false, unsent: false }),
         }
     }
 
+    #[cold]
+    fn missed(&mut self, error: SendError, stale: bool) -> Missed {
+        let SendError { fault, unsent } = error;
+        let missed = Missed { fault, stale, unsent: unsent.is_some() };
+        if let Some(message) = unsent {
+            self.closing.parts = message.into_parts().0;
+            self.kept = Kept::Not;
+        }
+        if self.closing.source.as_ref().is_some_and(|s| s.borrow().is_cut()) {
+            return Missed { fault: Kind::RequestCut.into(), stale: false, unsent: false };
+        }
+        missed
+    }
+
     /// The request for one try. A copy is kept only where a verdict may ask for it once it is sent.
-    fn message(&mut self, lease: &Lease, stale: bool) -> Option<Request<RequestBody>> {
-        let body = self.source.as_ref().map_or(RequestBody::Empty, RequestBody::again);
-        let refusable = matches!(lease, Lease::Http2(_));
-        let may_repeat = stale && !self.tries.free_used && (self.outbound.idempotent || refusable);
-        let parts = if may_repeat || retry::needs_copy(&self.outbound.retry, self.closing.record.grpc) {
-            self.parts.clone()?
-        } else {
-            self.parts.take()?
+    fn message(&mut self, stale: bool) -> Option<Request<RequestBody>> {
+        let parts = match std::mem::take(&mut self.kept) {
+            Kept::Not => std::mem::replace(&mut self.closing.parts, Request::new(()).into_parts().0),
+            Kept::Copy(copy) => copy.into_parts(),
+            Kept::Gone => return None,
         };
+        let refusable = matches!(self.hands.lease, Some(Lease::Http2(_)));
+        let may_repeat = stale && !self.tries.free_used && (self.outbound.idempotent || refusable);
+        let keep = may_repeat || retry::needs_copy(self.outbound.retry(), self.closing.record.grpc);
+        self.kept = if keep { Kept::Copy(HeadCopy::of(&parts)) } else { Kept::Gone };
+        let body = self.closing.source.as_ref().map_or(RequestBody::Empty, RequestBody::again);
         let mut request = Request::from_parts(parts, body);
         if self.closing.record.attempts > 1 {
             prepare::attempt(&mut request, self.closing.record.attempts);
@@ -225,10 +234,10 @@ impl Attempts<'_> {
         Some(request)
     }
 
-    fn judge(&self, sent: &Sent) -> Verdict {
-        let (status, headers) = (sent.response.status(), sent.response.headers());
+    fn judge(&self, response: &Response<Incoming>) -> Verdict {
+        let (status, headers) = (response.status(), response.headers());
         let grpc = if self.closing.record.grpc { grpc::status(headers) } else { None };
-        retry::on_response(status, headers, grpc, &self.outbound.retry, self.tries_left())
+        retry::on_response(status, headers, grpc, self.outbound.retry(), self.tries_left())
     }
 
     fn judge_miss(&self, missed: &Missed) -> Verdict {
@@ -238,16 +247,18 @@ impl Attempts<'_> {
             unsent: missed.unsent,
             idempotent: self.outbound.idempotent,
         };
-        retry::on_failure(failure, &self.outbound.retry, self.tries_left(), !self.tries.free_used)
+        retry::on_failure(failure, self.outbound.retry(), self.tries_left(), !self.tries.free_used)
     }
 
     fn tries_left(&self) -> bool {
-        self.tries.counted < self.outbound.retry.attempts
+        self.tries.counted < self.outbound.retry().attempts
     }
 
     /// Whether the request can be sent again, and the cluster can bear it.
     fn may_go_on(&mut self, verdict: Verdict) -> bool {
-        if self.parts.is_none() || self.source.as_ref().is_some_and(|s| !s.borrow().replayable()) {
+        if matches!(self.kept, Kept::Gone)
+            || self.closing.source.as_ref().is_some_and(|s| !s.borrow().replayable())
+        {
             return false;
         }
         let cluster = &self.destination.cluster;
@@ -280,7 +291,7 @@ impl Attempts<'_> {
         }
         let pause = {
             let mut rng = self.connection.local.rng.borrow_mut();
-            retry::backoff(self.outbound.retry.backoff, self.tries.counted, &mut rng)
+            retry::backoff(self.outbound.retry().backoff, self.tries.counted, &mut rng)
         };
         self.deadlines.begin_try(None);
         let mut pausing = Box::pin(tokio::time::sleep(pause));
@@ -288,11 +299,11 @@ impl Attempts<'_> {
     }
 
     /// Tells the members how it went; time spent held is not in it.
-    fn report(&self, endpoint: &crate::cluster::Endpoint, outcome: &Result<Sent, Missed>, now: Instant) {
-        let cluster = &self.destination.cluster;
-        let Some(policy) = &cluster.outlier else { return };
+    #[inline]
+    fn report(&self, outcome: &Result<Response<Incoming>, Missed>) {
+        let Some(policy) = &self.destination.cluster.outlier else { return };
         let status = match outcome {
-            Ok(sent) => sent.response.status().as_u16(),
+            Ok(response) => response.status().as_u16(),
             Err(missed) => {
                 let row = missed.fault.kind.row();
                 if row.blame != Blame::Upstream {
@@ -301,7 +312,10 @@ impl Attempts<'_> {
                 row.status
             }
         };
-        if cluster.members.report(endpoint, status, policy, now) {
+        let cluster = &self.destination.cluster;
+        let Some(slot) = &self.hands.slot else { return };
+        let endpoint = slot.endpoint();
+        if cluster.members.report(endpoint, status, policy, clock::now()) {
             self.destination.metrics.ejections.inc();
             self.connection.local.pools.forget(endpoint.id);
             tracing::info!(cluster = %cluster.name, endpoint = %endpoint.name, status, "endpoint ejected");
@@ -309,19 +323,18 @@ impl Attempts<'_> {
     }
 
     /// The answer, on its way down with everything it holds.
-    fn reply(&mut self, sent: Sent) -> Result<Reply, Fault> {
-        if self.tries.counted > 0 && !self.tries_left() && sent.response.status().is_server_error() {
+    fn reply(&mut self, response: Response<Incoming>) -> Result<Reply, Fault> {
+        if self.tries.counted > 0 && !self.tries_left() && response.status().is_server_error() {
             self.closing.record.flags |= Flags::of("URX");
         }
-        if let Some(source) = &self.source {
+        if let Some(source) = &self.closing.source {
             source.borrow_mut().settle();
         }
-        let Sent { response, lease, slot, request } = sent;
         let held = Held {
-            lease: Some(lease),
-            _counted: (slot, request, self.tries.permit.take()),
+            lease: self.hands.lease.take(),
+            _counted: (self.hands.slot.take(), self.hands.request.take(), self.tries.permit.take()),
             target: self.target.clone(),
-            source: self.source.take(),
+            source: self.closing.source.clone(),
             keep_alive: None,
         };
         prepare::response(self, response, held)

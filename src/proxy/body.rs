@@ -21,7 +21,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
 /// What an exchange holds while its answer is carried. Dropping it gives everything back.
@@ -29,7 +29,7 @@ use tokio::time::Sleep;
 pub(super) struct Held {
     pub(super) lease: Option<Lease>,
     /// The place at the endpoint, the request on its cluster's count, the retry in flight: held, not used.
-    pub(super) _counted: (Slot, Permit, Option<Permit>),
+    pub(super) _counted: (Option<Slot>, Option<Permit>, Option<Permit>),
     pub(super) target: Arc<Target>,
     pub(super) source: Option<Rc<RefCell<Source>>>,
     /// The upstream's `Keep-Alive: timeout`.
@@ -38,12 +38,12 @@ pub(super) struct Held {
 
 impl Held {
     /// The answer came whole: the connection may serve the next exchange, if the request went whole too.
-    fn settle(&mut self, closing: &Closing) {
+    fn settle(&mut self, closing: &Closing, now: Instant) {
         let request_sent = self.source.as_ref().is_none_or(|s| s.borrow().received().is_some());
         if let (Some(lease), Some(destination)) = (self.lease.take(), &self.target.destination)
             && request_sent
         {
-            closing.local().pools.give_back(lease, &destination.cluster, clock::now(), self.keep_alive);
+            closing.local().pools.give_back(lease, &destination.cluster, now, self.keep_alive);
         }
     }
 }
@@ -95,7 +95,7 @@ impl ResponseBody {
     /// A body of ours.
     pub(super) fn fixed(bytes: Bytes, mut closing: Box<Closing>) -> ResponseBody {
         if bytes.is_empty() {
-            closing.complete();
+            closing.complete(clock::now());
             // The record stays open until hyper has taken the answer's head.
             return ResponseBody::Fixed { bytes: None, closing: Some(closing) };
         }
@@ -124,8 +124,9 @@ impl Live {
             && let Some(closing) = &mut self.closing
         {
             self.finished = true;
-            self.held.settle(closing);
-            closing.complete();
+            let now = clock::now();
+            self.held.settle(closing, now);
+            closing.complete(now);
         }
     }
 
@@ -138,7 +139,7 @@ impl Live {
             closing.fail(fault);
             // The head went out with this status.
             closing.record.status = status;
-            closing.complete();
+            closing.complete(clock::now());
         }
         Poll::Ready(Some(Err(Cut(kind))))
     }
@@ -172,7 +173,7 @@ impl Body for ResponseBody {
                 let bytes = bytes.take();
                 if let (Some(bytes), Some(mut closing)) = (&bytes, closing.take()) {
                     closing.record.bytes_sent += bytes.len() as u64;
-                    closing.complete();
+                    closing.complete(clock::now());
                 }
                 return Poll::Ready(bytes.map(|b| Ok(Frame::data(b))));
             }

@@ -8,6 +8,8 @@ use crate::record::Record;
 use crate::snapshot::{Snapshot, Target};
 use crate::telemetry::{Observation, Series};
 use crate::upstream::Source;
+use http::{Request, request};
+use hyper::body::Incoming;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +22,10 @@ use std::time::Instant;
 pub struct Closing {
     /// The facts so far.
     pub record: Record,
+    /// The request's head, on its way to being sent; empty once it has gone up for good.
+    pub parts: request::Parts,
+    /// The request's body until somebody takes it.
+    pub incoming: Option<Incoming>,
     /// The world this exchange lives in.
     pub snapshot: Arc<Snapshot>,
     /// Who is counted as the destination.
@@ -31,26 +37,34 @@ pub struct Closing {
     /// The request's body, for its size.
     pub source: Option<Rc<RefCell<Source>>>,
     connection: Rc<Connection>,
-    /// The answer has been given whole.
-    complete: bool,
+    /// When the answer had been given whole.
+    complete: Option<Instant>,
     _in_flight: InFlight,
 }
 
 impl Closing {
     /// Opens the end of an exchange that begins now.
     #[inline]
-    pub fn open(record: Record, snapshot: Arc<Snapshot>, connection: Rc<Connection>) -> Box<Closing> {
+    pub fn open(
+        record: Record,
+        request: Request<Incoming>,
+        snapshot: Arc<Snapshot>,
+        connection: Rc<Connection>,
+    ) -> Box<Closing> {
         let in_flight = connection.local.counter.begin();
         connection.busy.set(connection.busy.get() + 1);
+        let (parts, incoming) = request.into_parts();
         Box::new(Closing {
             record,
+            parts,
+            incoming: Some(incoming),
             snapshot,
             target: None,
             timeout_is_204: false,
             nowhere: None,
             source: None,
             connection,
-            complete: false,
+            complete: None,
             _in_flight: in_flight,
         })
     }
@@ -75,17 +89,17 @@ impl Closing {
 
     /// The last byte of the answer is on its way.
     #[inline]
-    pub fn complete(&mut self) {
-        self.complete = true;
+    pub fn complete(&mut self, now: Instant) {
+        self.complete = Some(now);
     }
 
     /// Whether the answer has been given whole.
     pub fn is_complete(&self) -> bool {
-        self.complete
+        self.complete.is_some()
     }
 
     fn close(&mut self, now: Instant) {
-        if !self.complete && self.record.fault.is_none() {
+        if self.complete.is_none() && self.record.fault.is_none() {
             let status = self.record.status;
             self.fail(Kind::ClientGone.into());
             // What the client saw of the answer, if it saw any, stays on record.
@@ -121,7 +135,8 @@ impl Closing {
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.close(clock::now());
+        let now = self.complete.unwrap_or_else(clock::now);
+        self.close(now);
         let connection = &*self.connection;
         connection.busy.set(connection.busy.get() - 1);
         connection.reads_served.set(connection.reads.load(Relaxed));

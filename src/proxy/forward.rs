@@ -4,9 +4,10 @@
 //! over to the attempts. It decides nothing itself that a pure function could.
 
 use super::answer::{self, Reply};
-use super::attempt::{Attempts, Tries};
+use super::attempt::{Attempts, Hands, Tries};
 use super::body::ResponseBody;
 use super::closing::Closing;
+use super::copy::Kept;
 use super::deadline::Deadlines;
 use super::{Connection, prepare};
 use crate::fault::{Fault, Kind};
@@ -14,9 +15,8 @@ use crate::http::{Authority, Seen, grpc, normalize, validate};
 use crate::route::Head;
 use crate::snapshot::{self, Action, Listener, Route, Snapshot, Tables, Target};
 use crate::upstream::Source;
-use http::{Request, Response, Version, request};
+use http::{Response, Version, request};
 use http_body::Body;
-use hyper::body::Incoming;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -27,9 +27,7 @@ use tower::Service;
 /// A request on its way in, with the end of its exchange.
 #[derive(Debug)]
 pub struct Exchange {
-    /// As hyper gave it.
-    pub request: Request<Incoming>,
-    /// Its open record.
+    /// Its open record, with the request in it: moved as a pointer through the layers.
     pub closing: Box<Closing>,
 }
 
@@ -71,9 +69,9 @@ impl Service<Exchange> for Forward {
 }
 
 async fn carry(connection: Rc<Connection>, exchange: Exchange) -> Result<Response<ResponseBody>, Failed> {
-    let Exchange { request, mut closing } = exchange;
+    let mut closing = exchange.closing;
     let snapshot = closing.snapshot.clone();
-    match reply(&connection, &snapshot, request, &mut closing).await {
+    match reply(&connection, &snapshot, &mut closing).await {
         Ok(reply) => Ok(reply.into_response(closing)),
         Err(fault) => Err(Failed { fault, closing }),
     }
@@ -82,44 +80,60 @@ async fn carry(connection: Rc<Connection>, exchange: Exchange) -> Result<Respons
 async fn reply(
     connection: &Rc<Connection>,
     snapshot: &Snapshot,
-    request: Request<Incoming>,
     closing: &mut Closing,
 ) -> Result<Reply, Fault> {
     let listener = snapshot.listeners.get(connection.listener).and_then(Option::as_ref);
     let Some(listener) = listener else { return Err(Kind::NoRoute.into()) };
-    let (mut parts, incoming) = request.into_parts();
-    let seen = Seen::of(&parts.headers);
-    closing.record.grpc = seen.any(Seen::CONTENT_TYPE) && grpc::is_grpc(&parts.headers);
     closing.nowhere(&listener.unrouted);
-    normalize::path(&mut parts)?;
-    let authority = validate::request(&parts, seen)?;
-    let head = head(connection, &parts, authority);
-    let route = match find(listener, connection, &parts, authority, &head) {
-        Ok(route) => route,
-        Err(Kind::UnknownHost) if snapshot.allow_any => {
+    let seen = Seen::of(&closing.parts.headers);
+    closing.record.grpc = seen.any(Seen::CONTENT_TYPE) && grpc::is_grpc(&closing.parts.headers);
+    normalize::path(&mut closing.parts)?;
+    match step(connection, listener, closing, seen) {
+        Ok(Step::Forward(forwarding, target)) => forward(connection, forwarding, target, seen, closing).await,
+        Ok(Step::Answer(reply)) => Ok(reply),
+        Err(Fault { kind: Kind::UnknownHost, .. }) if snapshot.allow_any => {
             closing.nowhere(&listener.black_hole);
             let passthrough = &connection.local.passthrough;
+            let authority = Authority::of(&closing.parts).ok_or(Kind::BadRequest)?;
             let target = Box::pin(passthrough.target(listener, authority, connection.address)).await?;
-            let inbound = Inbound { parts, incoming, seen };
-            return forward(connection, connection.local.passthrough.terms(), target, inbound, closing).await;
+            forward(connection, passthrough.terms(), target, seen, closing).await
         }
-        Err(kind) => {
-            if kind == Kind::UnknownHost {
+        Err(fault) => {
+            if fault.kind == Kind::UnknownHost {
                 closing.nowhere(&listener.black_hole);
             }
-            return Err(kind.into());
+            Err(fault)
         }
-    };
+    }
+}
+
+/// What the configuration says about a request.
+enum Step<'a> {
+    /// Send it there, on these terms.
+    Forward(&'a snapshot::Forward, Arc<Target>),
+    /// Answer it.
+    Answer(Reply),
+}
+
+fn step<'a>(
+    connection: &Connection,
+    listener: &'a Listener,
+    closing: &mut Closing,
+    seen: Seen,
+) -> Result<Step<'a>, Fault> {
+    let parts = &closing.parts;
+    let authority = validate::request(parts, seen)?;
+    let head = head(connection, parts, authority);
+    let route = find(listener, connection, parts, authority, &head)?;
     closing.record.route = Some(route.name.clone());
     match &route.action {
         Action::Forward(forwarding) => {
             let random =
                 if forwarding.split.is_single() { 0 } else { connection.local.rng.borrow_mut().u64(..) };
-            let target = forwarding.targets[forwarding.split.pick(random)].clone();
-            forward(connection, forwarding, target, Inbound { parts, incoming, seen }, closing).await
+            Ok(Step::Forward(forwarding, forwarding.targets[forwarding.split.pick(random)].clone()))
         }
-        Action::Redirect(redirect) => answer::redirect(redirect, connection, &parts, &head),
-        Action::Direct(direct) => Ok(answer::direct(direct, connection, &parts, &head)),
+        Action::Redirect(redirect) => Ok(Step::Answer(answer::redirect(redirect, connection, parts, &head)?)),
+        Action::Direct(direct) => Ok(Step::Answer(answer::direct(direct, connection, parts, &head))),
     }
 }
 
@@ -165,44 +179,37 @@ fn head<'a>(connection: &Connection, parts: &'a request::Parts, authority: Autho
     }
 }
 
-/// A request as it came, its fields looked over once.
-pub(super) struct Inbound {
-    pub(super) parts: request::Parts,
-    pub(super) incoming: Incoming,
-    pub(super) seen: Seen,
-}
-
 /// Sends a request to `target` on the terms of `forwarding`.
 async fn forward(
     connection: &Rc<Connection>,
     forwarding: &snapshot::Forward,
     target: Arc<Target>,
-    inbound: Inbound,
+    seen: Seen,
     closing: &mut Closing,
 ) -> Result<Reply, Fault> {
     closing.record.cluster = Some(target.cluster.clone());
     closing.target = Some(target.clone());
-    let Some(destination) = target.destination.clone() else {
+    let Some(destination) = &target.destination else {
         let reason = format_args!("no cluster {}: `pilotlight check` names the reference", target.cluster);
         return Err(Fault::because(Kind::NoCluster, reason));
     };
-    let Inbound { mut parts, incoming, seen } = inbound;
-    let source = (!incoming.is_end_stream()).then(|| Source::new(incoming, true));
-    closing.source = source.clone();
-    let outbound = prepare::request(connection, forwarding, &target, &mut parts, seen, closing)?;
+    let incoming = closing.incoming.take().filter(|incoming| !incoming.is_end_stream());
+    closing.source = incoming.map(|incoming| Source::new(incoming, true));
+    let outbound = prepare::request(connection, forwarding, &target, destination, seen, closing)?;
     let function = destination.cluster.function_timeout;
-    let deadlines = Deadlines::new(closing.record.started, outbound.timeout, function, source.clone());
+    let started = closing.record.started;
+    let deadlines = Deadlines::new(started, outbound.timeout, function, closing.source.clone());
     let mut attempts = Attempts {
         connection,
         closing,
         forwarding,
         target: &target,
-        destination: &destination,
-        parts: Some(parts),
+        destination,
+        kept: Kept::Not,
         outbound,
-        source,
         deadlines,
         tries: Tries::default(),
+        hands: Hands::default(),
     };
     attempts.run().await
 }
@@ -210,6 +217,7 @@ async fn forward(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::Request;
 
     #[test]
     fn the_port_of_the_listener_itself_counts_as_none_for_requests_routed_by_host() {

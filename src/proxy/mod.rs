@@ -9,6 +9,7 @@ mod answer;
 mod attempt;
 mod body;
 mod closing;
+mod copy;
 mod deadline;
 mod departure;
 mod forward;

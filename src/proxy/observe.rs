@@ -63,8 +63,8 @@ impl<S: Service<Exchange>> Service<Request<Incoming>> for Observe<S> {
         } else {
             record.captured = Captured::default();
         }
-        let closing = Closing::open(record, snapshot, self.connection.clone());
-        self.inner.call(Exchange { request, closing })
+        let closing = Closing::open(record, request, snapshot, self.connection.clone());
+        self.inner.call(Exchange { closing })
     }
 }
 

@@ -10,44 +10,59 @@ use crate::fault::{Fault, Kind};
 use crate::http::{Seen, Wire, envoy, grpc, headers, response, target, upgrade, validate};
 use crate::record::Direction;
 use crate::route::{Facts, Head, HeaderChange};
-use crate::snapshot::{Forward, Protocol, Retry, RetryOn, Target};
+use crate::snapshot::{Destination, Forward, Protocol, Retry, RetryOn, Target};
 use crate::upstream::RequestBody;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What the preparation of a request leaves for its attempts.
 pub(super) struct Outbound<'a> {
     /// Of the whole exchange.
     pub(super) timeout: Option<Duration>,
-    /// The route's policy with what the client asked for.
-    pub(super) retry: Cow<'a, Retry>,
+    /// The route's retry policy.
+    policy: &'a Retry,
     /// Sending it twice does no harm.
     pub(super) idempotent: bool,
+    /// What few requests need.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few requests need, kept out of the way of the others.
+#[derive(Default)]
+struct Rare {
+    /// The route's retry policy with what the client asked for.
+    policy: Option<Retry>,
     /// The client's connection, where it may become a tunnel.
-    pub(super) switch: Option<(HeaderValue, OnUpgrade)>,
+    switch: Option<(HeaderValue, OnUpgrade)>,
     /// The request's fields, where the response's changes read them.
     fields: Option<HeaderMap>,
+}
+
+impl Outbound<'_> {
+    /// The retry policy in force.
+    #[inline]
+    pub(super) fn retry(&self) -> &Retry {
+        self.rare.as_ref().and_then(|rare| rare.policy.as_ref()).unwrap_or(self.policy)
+    }
 }
 
 /// Makes the request's head ready for every attempt.
 pub(super) fn request<'a>(
     connection: &Connection,
     forwarding: &'a Forward,
-    to: &Arc<Target>,
-    parts: &mut request::Parts,
+    to: &Target,
+    destination: &Destination,
     seen: Seen,
     closing: &mut Closing,
 ) -> Result<Outbound<'a>, Fault> {
-    let Some(destination) = &to.destination else { return Err(Kind::NoCluster.into()) };
+    let parts = &mut closing.parts;
     let gateway = connection.direction == Direction::Gateway;
     let asked = envoy::take(&mut parts.headers, seen, !gateway);
     closing.timeout_is_204 = asked.timeout_is_204;
     let timeout = timeout(forwarding.timeout, &asked, closing.record.grpc, parts, seen);
-    let retry = policy(&forwarding.retry, asked);
+    let policy = policy(&forwarding.retry, asked);
     let protocol = match destination.cluster.protocol {
         Protocol::Http1 => upgrade::wanted(parts, seen),
         Protocol::Http2 => None,
@@ -83,7 +98,9 @@ pub(super) fn request<'a>(
         target::frame(parts);
     }
     target::set_attempt(&mut parts.headers, 1);
-    if let Some(expected) = [timeout, retry.per_try_timeout].into_iter().flatten().min() {
+    if let Some(expected) =
+        [timeout, policy.as_ref().unwrap_or(&forwarding.retry).per_try_timeout].into_iter().flatten().min()
+    {
         target::set_expected_timeout(&mut parts.headers, expected);
     }
     if let Some(log) = &closing.snapshot.access_log {
@@ -91,7 +108,9 @@ pub(super) fn request<'a>(
         closing.record.captured = log.format().capture_request(&parts.headers);
     }
     let idempotent = retry::is_idempotent(&parts.method) && switch.is_none();
-    Ok(Outbound { timeout, retry, idempotent, switch, fields })
+    let common = policy.is_none() && switch.is_none() && fields.is_none();
+    let rare = (!common).then(|| Box::new(Rare { policy, switch, fields }));
+    Ok(Outbound { timeout, policy: &forwarding.retry, idempotent, rare })
 }
 
 /// The timeout of the whole exchange: the route's, or what its own client asked instead; a gRPC call's own
@@ -111,13 +130,13 @@ fn timeout(
     [timeout, call].into_iter().flatten().min()
 }
 
-/// The route's retry policy with what the client asked for.
-fn policy(route: &Retry, asked: envoy::Asked) -> Cow<'_, Retry> {
+/// The route's retry policy with what the client asked for, if it asked for anything.
+fn policy(route: &Retry, asked: envoy::Asked) -> Option<Retry> {
     let unasked = asked.per_try_timeout.is_none()
         && asked.max_retries.is_none()
         && asked.retry_on == RetryOn::default();
     if unasked {
-        return Cow::Borrowed(route);
+        return None;
     }
     let mut retry = route.clone();
     if retry.attempts == 0 && asked.retry_on != RetryOn::default() {
@@ -130,7 +149,7 @@ fn policy(route: &Retry, asked: envoy::Asked) -> Cow<'_, Retry> {
     if let Some(timeout) = asked.per_try_timeout {
         retry.per_try_timeout = (!timeout.is_zero()).then_some(timeout);
     }
-    Cow::Owned(retry)
+    Some(retry)
 }
 
 fn change_request(
@@ -179,9 +198,10 @@ pub(super) fn response(
     let Attempts { connection, closing, forwarding, target: to, outbound, deadlines, .. } = attempts;
     let (mut head, incoming) = response.into_parts();
     validate::response(&head)?;
-    held.keep_alive = keep_alive(&head.headers);
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let switch = match outbound.switch.take() {
+    // No allocation where there is nothing rare.
+    let mut rare = outbound.rare.take().map_or_else(Rare::default, |rare| *rare);
+    let switch = match rare.switch.take() {
         Some((protocol, down)) if switched && upgrade::accepted(head.status, &head.headers, &protocol) => {
             let up = head.extensions.remove::<OnUpgrade>();
             up.map(|up| (protocol, down, up))
@@ -197,7 +217,7 @@ pub(super) fn response(
         upgrade: switch.as_ref().map(|(protocol, ..)| protocol),
         close: false,
     };
-    response::prepare(&mut head.headers, &terms);
+    held.keep_alive = response::prepare(&mut head.headers, &terms);
     let record = &closing.record;
     let path = record.target.as_ref().map_or("/", |p| p.as_str());
     let authority = record.authority.as_ref().and_then(|a| a.to_str().ok()).unwrap_or_default();
@@ -215,7 +235,7 @@ pub(super) fn response(
             headers: &empty,
         };
         let facts = Facts {
-            request: outbound.fields.as_ref(),
+            request: rare.fields.as_ref(),
             upstream_host: record.upstream_host,
             upstream_cluster: Some(&to.cluster),
             status: Some(head.status.as_u16()),
@@ -228,11 +248,4 @@ pub(super) fn response(
     }
     let deadline = deadlines.for_body().map(|sleep| Deadline { sleep });
     Ok(Reply::Theirs(Response::from_parts(head, Live::new(incoming, held, deadline))))
-}
-
-/// `Keep-Alive: timeout=N` of an upstream.
-fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(headers::KEEP_ALIVE)?.to_str().ok()?;
-    let seconds = value.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse().ok())?;
-    Some(Duration::from_secs(seconds))
 }

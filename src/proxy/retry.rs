@@ -7,13 +7,15 @@
 use crate::cluster::Rng;
 use crate::fault::Kind;
 use crate::snapshot::{Retry, RetryOn};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use std::time::Duration;
 
 /// Retries in flight that a cluster may always have, whatever its load.
 pub const MIN_BUDGET: u32 = 3;
 /// Share of the requests in flight that may be retries.
 pub const BUDGET_PERCENT: u32 = 20;
+const LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const MAX_BACKOFF_FACTOR: u32 = 10;
 
 /// What is known when a try has failed.
@@ -79,10 +81,6 @@ pub fn on_response(
     if !tries_left {
         return Verdict::GiveUp;
     }
-    let limited = headers.contains_key("x-envoy-ratelimited");
-    if headers.contains_key("x-envoy-overloaded") || limited && !retry.on.any(RetryOn::RATE_LIMITED) {
-        return Verdict::GiveUp;
-    }
     let code = status.as_u16();
     let grpc = match grpc_status {
         Some(1) => RetryOn::GRPC_CANCELLED,
@@ -92,13 +90,21 @@ pub fn on_response(
         Some(14) => RetryOn::GRPC_UNAVAILABLE,
         _ => RetryOn::default(),
     };
-    let again = limited
-        || code >= 500 && retry.on.any(RetryOn::SERVER_ERROR)
+    // Looked for only where it may decide: most answers are good ones.
+    let wants_limited = retry.on.any(RetryOn::RATE_LIMITED);
+    let again = code >= 500 && retry.on.any(RetryOn::SERVER_ERROR)
         || matches!(code, 502..=504) && retry.on.any(RetryOn::GATEWAY_ERROR)
         || code == 409 && retry.on.any(RetryOn::RETRIABLE_4XX)
         || retry.on.any(RetryOn::STATUS_CODES) && retry.codes.contains(&code)
         || retry.on.any(grpc);
-    if again { Verdict::Again { budgeted: true } } else { Verdict::GiveUp }
+    if !again && !wants_limited {
+        return Verdict::GiveUp;
+    }
+    let limited = headers.contains_key(LIMITED);
+    if headers.contains_key(OVERLOADED) || limited && !wants_limited || !limited && !again {
+        return Verdict::GiveUp;
+    }
+    Verdict::Again { budgeted: true }
 }
 
 /// Whether a request of this method may be sent twice.
@@ -208,6 +214,24 @@ mod tests {
             let status = StatusCode::from_u16(code).unwrap();
             let verdict = on_response(status, &HeaderMap::new(), grpc, &policy, true);
             assert_eq!(verdict != GiveUp, again, "{code} {grpc:?} {on:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_limited_or_overloaded_is_left_alone_unless_asked_for() {
+        let rows = [
+            (429, "x-envoy-ratelimited", RetryOn::RATE_LIMITED, true),
+            (429, "x-envoy-ratelimited", RetryOn::SERVER_ERROR, false),
+            (503, "x-envoy-ratelimited", RetryOn::SERVER_ERROR, false),
+            (503, "x-envoy-overloaded", RetryOn::SERVER_ERROR, false),
+            (429, "x-other", RetryOn::RATE_LIMITED, false),
+            (503, "x-other", RetryOn::SERVER_ERROR, true),
+        ];
+        for (code, name, on, again) in rows {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), "true".parse().unwrap())]);
+            let status = StatusCode::from_u16(code).unwrap();
+            let verdict = on_response(status, &headers, None, &retry(on), true);
+            assert_eq!(verdict != GiveUp, again, "{code} {name} {on:?}");
         }
     }
 

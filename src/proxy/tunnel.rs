@@ -5,6 +5,7 @@
 
 use super::body::Held;
 use super::closing::Closing;
+use crate::clock;
 use crate::fault::{Fault, Kind};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -38,7 +39,7 @@ pub(super) fn join(ends: Ends, mut closing: Box<Closing>) {
                 closing.record.status = status;
             }
         }
-        closing.complete();
+        closing.complete(clock::now());
         drop(held);
     });
 }
