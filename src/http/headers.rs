@@ -202,16 +202,29 @@ fn forwarded_for(headers: &mut HeaderMap, seen: Seen, peer: &Peer) {
     }
 }
 
+/// Where the bytes of a UUID stand in its text, two digits each.
+const UUID_PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
+/// The two digits of every byte.
+const HEXADECIMAL: [[u8; 2]; 256] = {
+    let digits = *b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    table
+};
+
 /// A version 4 UUID.
 fn request_id(random: &mut fastrand::Rng) -> HeaderValue {
     let bits = random.u128(..) & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
     let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (index, byte) in text.iter_mut().enumerate() {
-        if !matches!(index, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *byte = b"0123456789abcdef"[(bits >> shift) as usize & 0xf];
-        }
+    for (byte, at) in bits.to_be_bytes().into_iter().zip(UUID_PLACES) {
+        let digits = HEXADECIMAL[usize::from(byte)];
+        text[at] = digits[0];
+        text[at + 1] = digits[1];
     }
     // Hexadecimal digits and dashes.
     HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text)).unwrap_or(HeaderValue::from_static(""))

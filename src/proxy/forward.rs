@@ -90,7 +90,7 @@ async fn reply(
     normalize::path(&mut closing.parts)?;
     match step(connection, listener, closing, seen) {
         Ok(Step::Forward(forwarding, target)) => forward(connection, forwarding, target, seen, closing).await,
-        Ok(Step::Answer(reply)) => Ok(reply),
+        Ok(Step::Answer(reply)) => Ok(*reply),
         Err(Fault { kind: Kind::UnknownHost, .. }) if snapshot.allow_any => {
             closing.nowhere(&listener.black_hole);
             let passthrough = &connection.local.passthrough;
@@ -112,7 +112,7 @@ enum Step<'a> {
     /// Send it there, on these terms.
     Forward(&'a snapshot::Forward, Arc<Target>),
     /// Answer it.
-    Answer(Reply),
+    Answer(Box<Reply>),
 }
 
 fn step<'a>(
@@ -132,8 +132,13 @@ fn step<'a>(
                 if forwarding.split.is_single() { 0 } else { connection.local.rng.borrow_mut().u64(..) };
             Ok(Step::Forward(forwarding, forwarding.targets[forwarding.split.pick(random)].clone()))
         }
-        Action::Redirect(redirect) => Ok(Step::Answer(answer::redirect(redirect, connection, parts, &head)?)),
-        Action::Direct(direct) => Ok(Step::Answer(answer::direct(direct, connection, parts, &head))),
+        Action::Redirect(redirect) => {
+            let reply = answer::redirect(redirect, connection, parts, &head)?;
+            Ok(Step::Answer(Box::new(reply)))
+        }
+        Action::Direct(direct) => {
+            Ok(Step::Answer(Box::new(answer::direct(direct, connection, parts, &head))))
+        }
     }
 }
 

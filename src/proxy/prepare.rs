@@ -108,8 +108,8 @@ pub(super) fn request<'a>(
         closing.record.captured = log.format().capture_request(&parts.headers);
     }
     let idempotent = retry::is_idempotent(&parts.method) && switch.is_none();
-    let common = policy.is_none() && switch.is_none() && fields.is_none();
-    let rare = (!common).then(|| Box::new(Rare { policy, switch, fields }));
+    let rare = (policy.is_some() || switch.is_some() || fields.is_some())
+        .then(|| Box::new(Rare { policy, switch, fields }));
     Ok(Outbound { timeout, policy: &forwarding.retry, idempotent, rare })
 }
 
