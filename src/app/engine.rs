@@ -146,7 +146,7 @@ impl Engine {
         let access_log = self.access_log(state, &config.mesh);
         let compiled = compile(config, state.generation, access_log, &self.parts.environment);
         for problem in &compiled.problems {
-            tracing::error!("{problem}; the route answers 404 instead");
+            tracing::error!("{problem}; the route answers 503 instead");
         }
         self.parts.published.publish(compiled.snapshot);
         self.listen(state, config);
@@ -303,8 +303,8 @@ impl Engine {
         }
     }
 
-    /// Takes ejected endpoints back when their time is over, each cluster at its own interval; tries again to
-    /// bind what could not be bound.
+    /// Takes ejected endpoints back when their time is over, each cluster at its own interval; answers those
+    /// who have waited too long for a place at a given endpoint; tries again to bind what could not be bound.
     pub(super) fn sweep(&self, now: Instant) {
         let snapshot = self.parts.published.current();
         let mut state = self.state.lock();
@@ -316,6 +316,10 @@ impl Engine {
         }
         state.swept.retain(|name, _| snapshot.destinations.contains_key(name));
         for (name, destination) in &snapshot.destinations {
+            // Who waits for a function is the scaler's concern.
+            if let (None, Some(hold)) = (&destination.function, destination.cluster.members.hold()) {
+                hold.expire(now);
+            }
             let Some(outlier) = &destination.cluster.outlier else { continue };
             let last = state.swept.entry(name.clone()).or_insert(now);
             if now.saturating_duration_since(*last) >= outlier.interval {

@@ -17,6 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+/// What keys of clusters begin with; a revision's has no blank in it.
+const GIVEN: &str = "cluster ";
+const QUEUED: &str = "queue ";
+/// Exchanges that wait for each place where endpoints are given and limited.
+const QUEUED_FOR_EACH: usize = 10;
+
 /// The endpoints of one destination while the proxy runs.
 #[derive(Debug)]
 pub struct Members {
@@ -95,6 +101,11 @@ impl Members {
 
     /// Exactly these addresses with these weights from now on; those that stay keep their state.
     pub fn replace(&self, wanted: &[(SocketAddr, u32)]) {
+        self.replace_limited(wanted, 0);
+    }
+
+    /// As [`Members::replace`]; each takes at most `limit` exchanges at once (0: no limit).
+    fn replace_limited(&self, wanted: &[(SocketAddr, u32)], limit: u32) {
         self.change(|endpoints| {
             let old = std::mem::take(endpoints);
             *endpoints = wanted
@@ -103,7 +114,8 @@ impl Members {
                     old.iter()
                         .find(|e| e.address == address && e.weight == weight.max(1))
                         .cloned()
-                        .unwrap_or_else(|| Endpoint::new(address, address.to_string().into(), weight, 0))
+                        .inspect(|kept| kept.set_limit(limit))
+                        .unwrap_or_else(|| Endpoint::new(address, address.to_string().into(), weight, limit))
                 })
                 .collect();
         });
@@ -239,13 +251,31 @@ impl Registry {
 
     /// The members of a cluster with given endpoints.
     pub fn given(&self, name: &str) -> Arc<Members> {
-        let key: Arc<str> = format!("cluster {name}").into();
+        let key: Arc<str> = format!("{GIVEN}{name}").into();
         self.members.lock().entry(key).or_insert_with_key(|key| Members::given(key.clone())).clone()
+    }
+
+    /// The members of a cluster with given endpoints, each of which takes `concurrency` exchanges at once.
+    /// Others wait their turn, ten for each place, as many as Knative's queue holds.
+    pub fn queued(&self, name: &str, wanted: &[(SocketAddr, u32)], concurrency: u32) -> Arc<Members> {
+        let key: Arc<str> = format!("{QUEUED}{name}").into();
+        let members = self.started(key);
+        members.replace_limited(wanted, concurrency);
+        if let Some(hold) = &members.hold {
+            let count = QUEUED_FOR_EACH.saturating_mul(concurrency as usize).saturating_mul(wanted.len());
+            hold.set_limits(HoldLimits { count, ..HoldLimits::default() });
+        }
+        // A greater limit than before makes room for those who wait.
+        members.offer();
+        members
     }
 
     /// The members of a revision.
     pub fn revision(&self, key: &str) -> Arc<Members> {
-        let key: Arc<str> = key.into();
+        self.started(key.into())
+    }
+
+    fn started(&self, key: Arc<str>) -> Arc<Members> {
         self.members
             .lock()
             .entry(key)
@@ -266,9 +296,12 @@ impl Registry {
         self.gates.lock().entry(cluster.into()).or_default().clone()
     }
 
-    /// Forgets what nobody else holds any more.
+    /// Forgets what nobody else holds any more, but for revisions that still have instances.
     pub fn prune(&self) {
-        self.members.lock().retain(|_, members| Arc::strong_count(members) > 1 || !members.is_empty());
+        let of_revision = |key: &str| !key.starts_with(GIVEN) && !key.starts_with(QUEUED);
+        self.members
+            .lock()
+            .retain(|key, members| Arc::strong_count(members) > 1 || of_revision(key) && !members.is_empty());
         self.gates.lock().retain(|_, gate| Arc::strong_count(gate) > 1);
     }
 }
@@ -331,6 +364,37 @@ mod tests {
         }
         let all: Vec<u64> = members.endpoints().iter().map(|e| e.id).collect();
         assert!(members.take(Balance::Random, None, &mut rng, &all).is_some());
+    }
+
+    #[test]
+    fn places_at_given_endpoints_are_limited_where_it_is_said_and_others_wait_their_turn() {
+        let registry = Registry::new(Arc::default());
+        let wanted = [("127.0.0.1:1".parse().unwrap(), 1)];
+        let members = registry.queued("c", &wanted, 2);
+        let mut rng = Rng::with_seed(1);
+        let take = |rng: &mut Rng| members.take_or_wait(Balance::Random, None, rng, &[], 0);
+        let places: Vec<_> = (0..2).map(|_| take(&mut rng).unwrap()).collect();
+        assert!(places.iter().all(|place| matches!(place, Taken::Slot(_))));
+        let waiting: Vec<_> = (0..20).map(|_| take(&mut rng).unwrap()).collect();
+        assert!(waiting.iter().all(|place| matches!(place, Taken::Wait(_))));
+        assert!(matches!(take(&mut rng), Err(Kind::HoldFull)));
+        assert_eq!(members.in_flight(), 2);
+        assert_eq!(registry.queued("c", &wanted, 5).in_flight(), 5, "more room is taken at once");
+    }
+
+    #[test]
+    fn what_nobody_uses_is_forgotten() {
+        let registry = Registry::new(Arc::default());
+        let wanted = [("127.0.0.1:1".parse().unwrap(), 1)];
+        let given = registry.given("c");
+        given.replace(&wanted);
+        drop(registry.queued("q", &wanted, 1));
+        registry.revision("n/f").replace(&wanted);
+        registry.prune();
+        assert_eq!(registry.members.lock().len(), 2);
+        drop(given);
+        registry.prune();
+        assert!(registry.find_revision("n/f").is_some() && registry.members.lock().len() == 1);
     }
 
     #[test]

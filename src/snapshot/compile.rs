@@ -107,9 +107,14 @@ impl<'a> Compiler<'a> {
                 (registry.revision(key), revisions.get(key.as_str()).copied(), true)
             }
             model::Endpoints::Static(endpoints) => {
-                let members = registry.given(&name);
                 let addresses: Vec<_> = endpoints.iter().map(|e| (e.address, e.weight)).collect();
-                members.replace(&addresses);
+                let members = if wanted.concurrency > 0 && !addresses.is_empty() {
+                    registry.queued(&name, &addresses, wanted.concurrency)
+                } else {
+                    let members = registry.given(&name);
+                    members.replace(&addresses);
+                    members
+                };
                 (members, None, !addresses.is_empty() && addresses.iter().all(|(a, _)| a.ip().is_loopback()))
             }
             // Filled by discovery; what is known from before stays until then.

@@ -16,6 +16,9 @@ pub struct Cluster {
     pub endpoints: Endpoints,
     /// The terms.
     pub policy: Policy,
+    /// Requests in flight at one endpoint; others wait their turn. `containerConcurrency` of an inbound
+    /// cluster; a revision has its own. 0: no limit.
+    pub concurrency: u32,
 }
 
 /// The destination's labels in Istio's metrics; unknown ones are `unknown`.

@@ -61,7 +61,8 @@ fn cluster(
     let own = subset.and_then(|subset| subset.terms.as_ref());
     let (policy, upgrade) = rules::policy(base, own, port.number);
     let protocol = if upgrade && port.http { Protocol::Http2 } else { port.protocol };
-    Cluster { name, identity: identity(service, port, subset), protocol, endpoints, policy }
+    let identity = identity(service, port, subset);
+    Cluster { name, identity, protocol, endpoints, policy, concurrency: 0 }
 }
 
 fn select(source: &Source, wanted: Option<&Labels>) -> Endpoints {

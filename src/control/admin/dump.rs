@@ -264,6 +264,7 @@ fn cluster(cluster: &Cluster) -> Value {
         },
         "balance": format!("{:?}", cluster.policy.balance),
         "limits": limits(&cluster.policy.limits),
+        "concurrency": cluster.concurrency,
         "outlier": cluster.policy.outlier.as_ref().map(outlier),
     })
 }

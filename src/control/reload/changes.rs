@@ -308,6 +308,7 @@ mod tests {
                     protocol: proxy_config::model::Protocol::Http1,
                     endpoints: Endpoints::Static(Vec::new()),
                     policy: Default::default(),
+                    concurrency: 0,
                 })
                 .collect(),
             ..Config::default()
