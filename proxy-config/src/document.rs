@@ -436,7 +436,8 @@ fn syntax_problem(file: &Path, text: &str, error: &ScanError) -> Problem {
         return problem.with_help("a tab in this line; YAML is indented with spaces");
     }
     let indented = |l: &str| l.starts_with([' ', '\t']) && !l.trim().is_empty();
-    if text.contains("\nspec:") && !text.lines().any(indented) {
+    let is_object = ["kind:", "apiVersion:"].iter().any(|key| text.lines().any(|l| l.starts_with(key)));
+    if is_object && !text.lines().any(indented) {
         return problem.with_help("no line is indented: the indentation seems to be lost");
     }
     problem

@@ -126,6 +126,11 @@ impl<'a> Reader<'a> {
                 let message = "MeshConfig is not a Kubernetes resource".to_owned();
                 self.problem(Level::Error, "SC005", at, message, Some(help));
             }
+            Found::Unknown if !faults.is_empty() && lost_metadata(root) => {
+                let at = root.entry("metadata").map_or(root.at, |(key, _)| key.at);
+                let message = format!("kind {name}: {}", lost("metadata"));
+                self.problem(Level::Error, "SC001", at, message, Some(INDENT));
+            }
             Found::Unknown => {
                 self.out.problems.extend(faults.iter().cloned());
                 let message = format!("kind {name} of {api_version} is not used: ignored");
@@ -152,8 +157,7 @@ impl<'a> Reader<'a> {
         let object = if let Some(lost) = lost_indentation(root, kind) {
             // One clear error; whatever else is found would only follow from it.
             let findings = Findings::new(Some(meta.object), self.file.clone());
-            let help = "indent the fields of each object by two spaces below its key".to_owned();
-            findings.add_with_help(Level::Error, "SC001", "", lost.at, lost.value, Some(help));
+            findings.add_with_help(Level::Error, "SC001", "", lost.at, lost.value, Some(INDENT.to_owned()));
             self.out.problems.extend(findings.into_problems());
             self.out.bad.push(name);
             return;
@@ -179,7 +183,9 @@ impl<'a> Reader<'a> {
             KindRole::Acts(read) => read(&cursor, meta),
             KindRole::Later(rules) => {
                 rules(&cursor);
-                unused(Level::Warning, "SC007", format!("{} is not enforced yet", kind.name));
+                if !findings.failed() {
+                    unused(Level::Warning, "SC007", format!("{} is not enforced yet", kind.name));
+                }
                 Some(Object::Inert(meta))
             }
             KindRole::MayHoldMesh => {
@@ -271,22 +277,30 @@ fn check_names(root: &Node, findings: &Findings) {
     }
 }
 
+const INDENT: &str = "indent the fields of each object by two spaces below its key";
+
+fn lost(what: &str) -> String {
+    format!("indentation lost: `{what}` is empty and its fields stand at the top level")
+}
+
+fn is_empty(root: &Node, name: &str) -> bool {
+    root.get(name).is_none_or(|n| n.value == Value::Null)
+}
+
+fn lost_metadata(root: &Node) -> bool {
+    is_empty(root, "metadata") && (root.get("name").is_some() || root.get("labels").is_some())
+}
+
 /// Copied from a page that dropped its leading spaces: `spec` is empty, and its fields stand beside it.
 fn lost_indentation(root: &Node, kind: &Kind) -> Option<At<String>> {
-    let empty = |name: &str| root.get(name).is_none_or(|n| n.value == Value::Null);
     let spec = kind.spec_fields();
     let at_top = |(key, _): &&(document::Key, Node)| spec.iter().any(|f| f.name == key.name);
-    let stray = root.entries().iter().filter(at_top).count();
-    let metadata_lost = empty("metadata") && (root.get("name").is_some() || root.get("labels").is_some());
-    if empty("spec") && stray > 0 {
-        let at = root.entry("spec").map_or(root.at, |(key, _)| key.at);
-        let message = "indentation lost: `spec` is empty and its fields stand at the top level";
-        return Some(At::new(message.to_owned(), at));
-    }
-    if metadata_lost {
-        let at = root.entry("metadata").map_or(root.at, |(key, _)| key.at);
-        let message = "indentation lost: `metadata` is empty and its fields stand at the top level";
-        return Some(At::new(message.to_owned(), at));
-    }
-    None
+    let what = if is_empty(root, "spec") && root.entries().iter().any(|entry| at_top(&entry)) {
+        "spec"
+    } else if lost_metadata(root) {
+        "metadata"
+    } else {
+        return None;
+    };
+    Some(At::new(lost(what), root.entry(what).map_or(root.at, |(key, _)| key.at)))
 }

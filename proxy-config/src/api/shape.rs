@@ -74,11 +74,13 @@ pub(crate) enum Role {
     Deprecated(&'static str),
     /// People write it here; this is where it belongs.
     Misplaced(&'static str),
+    /// People write it and no kind has it; this is what does what they mean.
+    Stray(&'static str),
 }
 
 impl Field {
     fn is_wanted(&self) -> bool {
-        !matches!(self.role, Role::Misplaced(_))
+        !matches!(self.role, Role::Misplaced(_) | Role::Stray(_))
     }
 }
 
@@ -104,6 +106,20 @@ pub(crate) const fn deprecated(name: &'static str, shape: Shape, instead: &'stat
 
 pub(crate) const fn misplaced(name: &'static str, help: &'static str) -> Field {
     Field { name, shape: Shape::Any, role: Role::Misplaced(help) }
+}
+
+pub(crate) const fn stray(name: &'static str, help: &'static str) -> Field {
+    Field { name, shape: Shape::Any, role: Role::Stray(help) }
+}
+
+/// Whether a value asks for nothing that is not so anyway: `false`, no session affinity, everybody.
+fn asks_for_nothing(value: &Node) -> bool {
+    match &value.value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text == "None",
+        Value::Seq(items) => matches!(items.as_slice(), [only] if only.text() == Some("*")),
+        _ => false,
+    }
 }
 
 /// Checks a whole object against the fields of its kind.
@@ -167,10 +183,11 @@ impl Checker<'_> {
 
     fn field(&mut self, field: &'static Field, value: &Node, key_at: Place, path: &str) {
         match field.role {
-            Role::Misplaced(help) => {
+            Role::Misplaced(help) | Role::Stray(help) => {
                 let message = format!("unknown field {:?}", field.name);
+                let code = if matches!(field.role, Role::Stray(_)) { "SC004" } else { "SC040" };
                 let help = Some(help.to_owned());
-                self.findings.add_with_help(Level::Error, "SC040", path, key_at, message, help);
+                self.findings.add_with_help(Level::Error, code, path, key_at, message, help);
                 return;
             }
             Role::Deprecated(instead) => {
@@ -178,7 +195,7 @@ impl Checker<'_> {
                 let help = Some(format!("write {instead} instead"));
                 self.findings.add_with_help(Level::Warning, "IST0002", path, key_at, message, help);
             }
-            Role::Inert(what) if self.active && value.value != Value::Null => {
+            Role::Inert(what) if self.active && !asks_for_nothing(value) => {
                 let message = format!("{what}: read, but does not act yet");
                 self.findings.add(Level::Warning, "SC007", path, key_at, message);
             }

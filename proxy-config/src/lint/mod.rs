@@ -5,6 +5,7 @@
 
 mod destinations;
 mod rules;
+mod services;
 
 use crate::report::Problem;
 use crate::resolve::Input;
@@ -14,4 +15,5 @@ use crate::resolve::registry::Registry;
 pub(crate) fn check(input: &Input<'_>, registry: &Registry, problems: &mut Vec<Problem>) {
     rules::check(input, registry, problems);
     destinations::check(input, registry, problems);
+    services::check(input, registry, problems);
 }

@@ -251,7 +251,9 @@ fn unknown_gateway(
 ) -> Problem {
     let name = written.value.rsplit('/').next().unwrap_or_default();
     let message = format!("Referenced gateway not found: {:?}", written.value);
-    let problem = service.meta.problem(Level::Error, "IST0101", path, written.at, message);
+    // Without any Gateway the default one serves the rules: that is how they are tried out alone.
+    let level = if from.gateways.is_empty() { Level::Warning } else { Level::Error };
+    let problem = service.meta.problem(level, "IST0101", path, written.at, message);
     let elsewhere =
         from.gateways.iter().map(|gateway| &gateway.meta.object).find(|object| object.name == name);
     match elsewhere {
@@ -263,6 +265,12 @@ fn unknown_gateway(
         }
         None if from.gateways.is_empty() => problem
             .with_help("no Gateway is loaded; until there is one the default gateway serves these rules"),
-        None => problem,
+        None => problem.with_help(known_gateways(from)),
     }
+}
+
+fn known_gateways(from: &Gateways<'_>) -> String {
+    let objects = from.gateways.iter().map(|gateway| &gateway.meta.object);
+    let names: Vec<String> = objects.map(|o| format!("`{}/{}`", o.namespace, o.name)).take(5).collect();
+    format!("the gateways here are {}", names.join(", "))
 }

@@ -46,6 +46,7 @@ pub(crate) struct Input<'a> {
     pub services: Vec<&'a kubernetes::Service>,
     pub slices: Vec<&'a kubernetes::EndpointSlice>,
     pub pods: Vec<&'a kubernetes::Pod>,
+    pub workloads: Vec<&'a kubernetes::Workload>,
     pub functions: Vec<&'a knative::Service>,
     pub mesh: Vec<&'a MeshConfig>,
 }
@@ -65,7 +66,8 @@ impl<'a> Input<'a> {
                 Object::Pod(o) => input.pods.push(o),
                 Object::Function(o) => input.functions.push(o),
                 Object::Mesh(o) => input.mesh.push(o),
-                Object::Workload(_) | Object::Inert(_) => {}
+                Object::Workload(o) => input.workloads.push(o),
+                Object::Inert(_) => {}
             }
         }
         let by_name = |service: &&istio::VirtualService| {
@@ -115,7 +117,7 @@ pub(crate) fn resolve(
 }
 
 /// Every host once: a function goes before a Kubernetes Service, and that before a ServiceEntry. Ports that
-/// only a later one has are added.
+/// only a later one has are added, and a later one's endpoints where the first has none at a port.
 fn catalogue(input: &Input<'_>, functions: &[Function<'_>]) -> BTreeMap<String, Service> {
     let found = services::Found::new(&input.slices, &input.pods);
     let mut all = functions::services(functions);
@@ -129,8 +131,10 @@ fn catalogue(input: &Input<'_>, functions: &[Function<'_>]) -> BTreeMap<String, 
             }
             Some(first) if matches!(first.backing, registry::Backing::Endpoints) => {
                 for port in service.ports {
-                    if first.port(port.number).is_none() {
-                        first.ports.push(port);
+                    match first.ports.iter_mut().find(|own| own.number == port.number) {
+                        None => first.ports.push(port),
+                        Some(own) if own.source.is_empty() => *own = port,
+                        Some(_) => {}
                     }
                 }
                 first.ports.sort_by_key(|port| port.number);

@@ -42,8 +42,12 @@ fn check_one(
             let problem = error("host", destination.host.at, "IST0101", message);
             Some(match meant {
                 Some(meant) => problem.with_help(format!("a service of that name is called {meant:?}")),
-                None if destination.host.value == host => problem,
-                None => problem.with_help(format!("a short name means {host:?} here")),
+                None if destination.host.value == host => {
+                    problem.with_help("add the Service, function or ServiceEntry that has this host")
+                }
+                None => problem.with_help(format!(
+                    "a short name means {host:?} here: add the Service, function or ServiceEntry of that name"
+                )),
             })
         }
         Missing::Port(port, known) => {

@@ -62,6 +62,16 @@ pub(crate) enum Source {
     Dns(Vec<(DnsTarget, Labels)>),
 }
 
+impl Source {
+    /// Whether there is nothing to call, and never will be.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Source::Static(all) => all.is_empty(),
+            Source::Dns(all) => all.is_empty(),
+        }
+    }
+}
+
 /// What is behind a host.
 #[derive(Clone, Debug)]
 pub(crate) enum Backing {

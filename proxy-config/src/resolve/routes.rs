@@ -3,6 +3,7 @@
 use super::names;
 use super::registry::{Missing, Reference, Registry, Service};
 use super::split::{self, Share};
+use super::tables;
 use crate::api::istio::{self, HttpDestination, HttpMatch, HttpRule, RuleAction, VirtualService};
 use crate::model::{
     Action, DirectResponse, Forward, HeaderOps, Match, ObjectRef, PathRewrite, Redirect, Retry, RetryOn,
@@ -61,7 +62,7 @@ pub(crate) fn bound(gateways: &[crate::report::At<String>], namespace: &str, lis
     })
 }
 
-/// The routes of `service` in this scene, in order.
+/// The routes of `service` in this scene, in order; none behind one that takes every request.
 pub(crate) fn build(service: &VirtualService, scene: &Scene<'_>, problems: &mut Vec<Problem>) -> Vec<Route> {
     let mut routes = Vec::new();
     for (i, rule) in service.http.iter().enumerate() {
@@ -75,7 +76,12 @@ pub(crate) fn build(service: &VirtualService, scene: &Scene<'_>, problems: &mut 
             };
             let rule_at = Located { service, rule, number: i };
             let action = action(&rule_at, block, scene, problems);
-            routes.push(Route { name, matches: matches(block), action, origin: service.meta.object.clone() });
+            let matches = matches(block);
+            let takes_all = tables::is_catch_all(&matches);
+            routes.push(Route { name, matches, action, origin: service.meta.object.clone() });
+            if takes_all {
+                return routes;
+            }
         }
     }
     routes

@@ -4,7 +4,7 @@ use super::names;
 use super::registry::{self, Backing, Labels, Port, Service, Source};
 use crate::api::kubernetes::{self, EndpointSlice, Pod, ServicePort, SliceEndpoint, SlicePort, TargetPort};
 use crate::model::{DnsTarget, Endpoint, Protocol};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 /// How a port is spoken to.
@@ -51,12 +51,19 @@ pub(crate) struct Found<'a> {
     pods: BTreeMap<(&'a str, &'a str), &'a Pod>,
     /// All Pods by address.
     addresses: BTreeMap<&'a str, &'a Pod>,
+    /// All Pods by namespace and each of their labels.
+    labelled: HashMap<(&'a str, &'a str, &'a str), Vec<&'a Pod>>,
 }
 
 impl<'a> Found<'a> {
     /// Indexes what the input holds.
     pub fn new(slices: &[&'a EndpointSlice], pods: &[&'a Pod]) -> Found<'a> {
-        let mut found = Found { slices: BTreeMap::new(), pods: BTreeMap::new(), addresses: BTreeMap::new() };
+        let mut found = Found {
+            slices: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            labelled: HashMap::new(),
+        };
         for slice in slices {
             if let Some(service) = &slice.service {
                 let key = (slice.meta.object.namespace.as_str(), service.as_str());
@@ -67,6 +74,10 @@ impl<'a> Found<'a> {
             found.pods.insert((&pod.meta.object.namespace, &pod.meta.object.name), pod);
             if let Some(ip) = &pod.ip {
                 found.addresses.insert(ip, pod);
+            }
+            for (key, value) in &pod.meta.labels {
+                let label = (pod.meta.object.namespace.as_str(), key.as_str(), value.as_str());
+                found.labelled.entry(label).or_default().push(pod);
             }
         }
         found
@@ -80,8 +91,9 @@ impl<'a> Found<'a> {
     fn endpoints(&self, service: &kubernetes::Service, port: &ServicePort) -> Vec<(Endpoint, Labels)> {
         let object = &service.meta.object;
         let key = (object.namespace.as_str(), object.name.as_str());
+        let Some(slices) = self.slices.get(&key) else { return self.selected(service, port) };
         let mut endpoints: Vec<(Endpoint, Labels)> = Vec::new();
-        for slice in self.slices.get(&key).into_iter().flatten() {
+        for slice in slices {
             let Some(number) = slice_port(slice, service, port) else { continue };
             let ready = slice.endpoints.iter().filter(|e| e.ready || service.publish_not_ready);
             for (endpoint, address) in ready.flat_map(|e| e.addresses.iter().map(move |address| (e, address)))
@@ -94,6 +106,28 @@ impl<'a> Found<'a> {
             }
         }
         endpoints
+    }
+
+    /// The addresses of the Pods that a Service without EndpointSlices selects: what a cluster would write
+    /// into its slices.
+    fn selected(&self, service: &kubernetes::Service, port: &ServicePort) -> Vec<(Endpoint, Labels)> {
+        let Some((key, value)) = service.selector.first() else { return Vec::new() };
+        let wanted: Labels = service.selector.iter().cloned().collect();
+        let label = (service.meta.object.namespace.as_str(), key.as_str(), value.as_str());
+        let pods = self.labelled.get(&label).into_iter().flatten();
+        pods.filter(|pod| registry::carries(&pod.meta.labels, &wanted))
+            .filter(|pod| pod.ready || service.publish_not_ready)
+            .filter_map(|pod| {
+                let ip: IpAddr = pod.ip.as_deref()?.parse().ok()?;
+                let number = match &port.target_port {
+                    None => port.port.value,
+                    Some(TargetPort::Number(number)) => *number,
+                    Some(TargetPort::Name(name)) => pod.ports.iter().find(|p| p.name == *name)?.port,
+                };
+                let endpoint = Endpoint { address: SocketAddr::new(ip, number), weight: 1 };
+                Some((endpoint, pod.meta.labels.clone()))
+            })
+            .collect()
     }
 }
 

@@ -6,4 +6,5 @@ mod pieces;
 mod reload;
 mod routes;
 mod seeds;
+mod semantics;
 mod view;

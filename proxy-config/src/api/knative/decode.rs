@@ -19,19 +19,41 @@ const RESERVED_PORTS: [u16; 6] = [8008, 8012, 8013, 8022, 9090, 9091];
 const RESERVED_ENV: [&str; 4] = ["PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION"];
 
 pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> Option<Service> {
-    for (key, value) in root.field("metadata").field("annotations").entries() {
-        if key.value.starts_with("autoscaling.knative.dev/") || key.value == scale::LOCAL_COMMAND {
-            value.error_with_help(
-                "SC040",
-                "autoscaling annotations must be put under \"spec.template.metadata.annotations\" to work",
-                format!("move {} to spec.template.metadata.annotations", key.value),
-            );
-        }
+    let metadata = root.field("metadata");
+    for (key, value) in metadata.field("annotations").entries() {
+        let what = match key.value {
+            key if key.starts_with(scale::PREFIX) => "autoscaling annotations",
+            scale::LOCAL_COMMAND => "commands",
+            "serving.knative.dev/rollout-duration" | "serving.knative.dev/rolloutDuration" => {
+                value.warn("SC007", "a gradual rollout does not act yet");
+                continue;
+            }
+            _ => continue,
+        };
+        value.error_with_help(
+            "SC040",
+            format!("{what} must be put under \"spec.template.metadata.annotations\" to work"),
+            format!("move {} to spec.template.metadata.annotations", key.value),
+        );
     }
+    annotations_as_labels(&metadata);
     let spec = root.field("spec");
     let template = template(&spec.field("template"), &meta.object.name);
     let traffic = traffic(&spec.field("traffic"));
     Some(Service { meta, template: template?, traffic: traffic? })
+}
+
+/// An annotation among the labels does nothing, and nothing else says so.
+fn annotations_as_labels(metadata: &Cursor<'_>) {
+    for (key, value) in metadata.field("labels").entries() {
+        if key.value.starts_with(scale::PREFIX) || key.value == scale::LOCAL_COMMAND {
+            value.warn_with_help(
+                "IST0107",
+                format!("{} is an annotation: as a label it does nothing", key.value),
+                "move it to spec.template.metadata.annotations",
+            );
+        }
+    }
 }
 
 fn template(cursor: &Cursor<'_>, service: &str) -> Option<RevisionTemplate> {
@@ -46,6 +68,7 @@ fn template(cursor: &Cursor<'_>, service: &str) -> Option<RevisionTemplate> {
             here.error(E, format!("not a DNS 1035 label: {:?}", name.value));
         }
     }
+    annotations_as_labels(&metadata);
     let annotations = metadata.field("annotations");
     let spec = cursor.field("spec");
     let limited = |name: &str, max: i64| {

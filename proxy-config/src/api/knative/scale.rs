@@ -10,7 +10,8 @@ use std::time::Duration;
 /// Shell words of the command that serves on this host.
 pub(super) const LOCAL_COMMAND: &str = "pilotlight.dev/local-command";
 
-const PREFIX: &str = "autoscaling.knative.dev/";
+/// Of all annotations about scaling.
+pub(super) const PREFIX: &str = "autoscaling.knative.dev/";
 const E: &str = "IST0106";
 
 /// Keys and the camel-case names they once had.

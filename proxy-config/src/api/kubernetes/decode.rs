@@ -14,6 +14,17 @@ fn pairs(map: &Cursor<'_>) -> Vec<(String, String)> {
 }
 
 pub(crate) fn service(root: &Cursor<'_>, meta: Meta) -> Service {
+    for (key, value) in root.field("metadata").field("annotations").entries() {
+        match (key.value, value.text()) {
+            ("networking.istio.io/exportTo", Some(namespaces)) if namespaces != "*" => {
+                value.warn("SC007", "limiting visibility to namespaces: read, but does not act yet");
+            }
+            ("networking.istio.io/traffic-distribution", Some(_)) => {
+                value.warn("SC007", "traffic distribution: read, but does not act yet");
+            }
+            _ => {}
+        }
+    }
     let spec = root.field("spec");
     let external = spec.field("type").text() == Some("ExternalName");
     let external_name = external.then(|| {
@@ -136,7 +147,11 @@ pub(crate) fn pod(root: &Cursor<'_>, meta: Meta) -> Pod {
     let status = root.field("status");
     let first = status.field("podIPs").items().next().and_then(|ip| ip.field("ip").string());
     let ip = status.field("podIP").string().or(first);
-    Pod { meta, ip, ports: container_ports(&root.field("spec")) }
+    let not_ready = |condition: Cursor<'_>| {
+        condition.field("type").text() == Some("Ready") && condition.field("status").text() == Some("False")
+    };
+    let ready = !status.field("conditions").items().any(not_ready);
+    Pod { meta, ip, ready, ports: container_ports(&root.field("spec")) }
 }
 
 pub(crate) fn workload(root: &Cursor<'_>, meta: Meta) -> Workload {

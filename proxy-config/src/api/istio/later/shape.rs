@@ -6,7 +6,7 @@ use crate::api::istio::service_entry::WORKLOAD;
 use crate::api::shape::Shape::{
     self, Any, Bool, Choice, Duration, Float, Int, List, Map, Object, StrictText, Text,
 };
-use crate::api::shape::{COUNT, Field, LABELS, PORT, TEXTS, acts, required};
+use crate::api::shape::{COUNT, Field, LABELS, PORT, TEXTS, acts, required, stray};
 
 /// `selector` of the policy kinds. The labels stand under `matchLabels`, unlike a Gateway's.
 const SELECTOR: Shape = Object(&[acts("matchLabels", LABELS)]);
@@ -104,6 +104,7 @@ const ACCESS_LOGGING: &[Field] = &[
     acts("providers", PROVIDERS),
     acts("disabled", Bool),
     acts("filter", Object(&[acts("expression", Text)])),
+    stray("file", "write `providers: [{name: envoy}]`, which logs to standard output"),
 ];
 
 const TRACING: &[Field] = &[

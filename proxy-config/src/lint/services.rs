@@ -1,0 +1,81 @@
+//! Lints on Kubernetes Services: those that nothing answers for.
+
+use crate::api::kubernetes::{EndpointSlice, Service};
+use crate::report::{Level, Problem};
+use crate::resolve::registry::{self, Backing, Registry};
+use crate::resolve::{Input, names};
+use std::collections::BTreeMap;
+
+/// EndpointSlices by namespace and Service.
+type Slices<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
+
+pub(super) fn check(input: &Input<'_>, registry: &Registry, problems: &mut Vec<Problem>) {
+    let mut slices = Slices::new();
+    for slice in &input.slices {
+        if let Some(service) = &slice.service {
+            slices.entry((&slice.meta.object.namespace, service)).or_default().push(slice);
+        }
+    }
+    for service in input.services.iter().filter(|service| service.external_name.is_none()) {
+        let object = &service.meta.object;
+        match slices.get(&(object.namespace.as_str(), object.name.as_str())) {
+            None => problems.extend(without_endpoints(service, input, registry)),
+            Some(slices) => problems.extend(ports_not_offered(service, slices, registry)),
+        }
+    }
+}
+
+/// What the registry has under the Service's own name, if that is this Service and has endpoints.
+fn found<'r>(service: &Service, registry: &'r Registry) -> Option<&'r registry::Service> {
+    let object = &service.meta.object;
+    let found = registry.service(&names::service_host(&object.name, &object.namespace))?;
+    (found.origin == *object && matches!(found.backing, Backing::Endpoints)).then_some(found)
+}
+
+fn without_endpoints(service: &Service, input: &Input<'_>, registry: &Registry) -> Option<Problem> {
+    let found = found(service, registry)?;
+    if found.ports.is_empty() || found.ports.iter().any(|port| !port.source.is_empty()) {
+        return None;
+    }
+    let wanted: registry::Labels = service.selector.iter().cloned().collect();
+    let workload = input.workloads.iter().find(|workload| {
+        let labels: registry::Labels = workload.template_labels.iter().cloned().collect();
+        !wanted.is_empty()
+            && workload.meta.object.namespace == service.meta.object.namespace
+            && registry::carries(&labels, &wanted)
+    });
+    let why = match workload {
+        Some(workload) => format!("the Pods of {} are not here", workload.meta.object),
+        None if wanted.is_empty() => "it has no selector and no EndpointSlice".to_owned(),
+        None => "no EndpointSlice is its own and no Pod with an address carries its labels".to_owned(),
+    };
+    let name = &service.meta.object.name;
+    let message = format!("no endpoint is known, requests answer 503: {why}");
+    let help = format!(
+        "add an EndpointSlice labelled `kubernetes.io/service-name: {name}`, or a ServiceEntry for {:?}",
+        found.host
+    );
+    let meta = &service.meta;
+    Some(meta.problem(Level::Warning, "SC044", "metadata.name", meta.name_at, message).with_help(help))
+}
+
+/// A slice names ports as the Service does; one under another name is not found.
+fn ports_not_offered(service: &Service, slices: &[&EndpointSlice], registry: &Registry) -> Vec<Problem> {
+    let ready = slices.iter().flat_map(|slice| &slice.endpoints).any(|endpoint| endpoint.ready);
+    let Some(found) = found(service, registry).filter(|_| ready) else { return Vec::new() };
+    let mut problems = Vec::new();
+    for (i, port) in service.ports.iter().enumerate() {
+        let missing = found.port(port.port.value).is_some_and(|port| port.source.is_empty());
+        if !missing || !port.tcp {
+            continue;
+        }
+        let message = format!(
+            "no EndpointSlice of this Service offers port {:?}: requests to it answer 503",
+            port.name.as_deref().unwrap_or_default()
+        );
+        let path = format!("spec.ports[{i}]");
+        let problem = service.meta.problem(Level::Warning, "SC044", path, port.port.at, message);
+        problems.push(problem.with_help("give the port of the EndpointSlice this name"));
+    }
+    problems
+}
