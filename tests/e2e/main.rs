@@ -12,6 +12,7 @@
 mod support;
 
 mod articles;
+mod articles_user;
 mod clients;
 mod discovery;
 mod examples;
