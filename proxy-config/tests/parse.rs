@@ -146,6 +146,9 @@ fn a_function_is_read_field_for_field() {
     assert_eq!(command.value, ["python3", "-m", "http server", "a b"]);
     assert_eq!((template.scale.min, template.scale.max, template.scale.activation), (1, 20, 3));
     assert_eq!(template.scale.retention, Duration::from_secs(5));
+    let holding = &template.holding;
+    assert_eq!((holding.count, holding.bytes, holding.age), (100, 8 << 20, Duration::from_secs(30)));
+    assert_eq!((holding.overflow_status, holding.server_timing), (429, true));
     assert_eq!(template.container.env, [("GREETING".into(), "hi".into()), ("EMPTY".into(), String::new())]);
     assert!(template.container.h2c);
     assert_eq!(template.container.readiness.period, Duration::from_secs(2));

@@ -3,7 +3,7 @@
 use super::process::{Processes, Settings};
 use super::*;
 use crate::clock;
-use proxy_config::model::{Command, Probe, Protocol, Scale};
+use proxy_config::model::{Command, Holding, Probe, Protocol, Scale};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::path::PathBuf;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -21,6 +21,7 @@ pub(crate) fn revision(words: &[&str]) -> Revision {
         concurrency: 1,
         timeout: Duration::from_secs(300),
         scale: Scale::default(),
+        holding: Holding::default(),
         probe: Probe::default(),
         command: Command::Run(words.iter().map(|word| (*word).to_owned()).collect()),
         env: Vec::new(),

@@ -1,6 +1,6 @@
 //! Functions: revisions that are started on demand.
 
-use super::Protocol;
+use super::{Holding, Protocol};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub struct Revision {
     pub timeout: Duration,
     /// How many instances.
     pub scale: Scale,
+    /// How requests are held.
+    pub holding: Holding,
     /// When an instance counts as ready, after its port opened.
     pub probe: Probe,
     /// What is run.

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod function;
+mod holding;
 mod listener;
 mod mesh;
 mod route;
@@ -14,6 +15,7 @@ pub use cluster::{
     Balance, Cluster, DnsTarget, Endpoint, Endpoints, Identity, Limits, Outlier, Policy, Protocol,
 };
 pub use function::{Command, Probe, ProbeAction, Revision, Scale};
+pub use holding::Holding;
 pub use listener::{Bind, Direction, Listener, Table, Tables, VirtualHost};
 pub use mesh::{AccessLog, AccessLogEncoding, Mesh, OutboundMode};
 pub use route::{

@@ -6,9 +6,9 @@
 
 use crate::control::reload::changes::Reload;
 use proxy_config::model::{
-    Action, Bind, Cluster, Command, Config, DirectResponse, Direction, Endpoints, Forward, HeaderOps, Limits,
-    Listener, Match, MessageOps, Outlier, PathRewrite, ProbeAction, Protocol, Redirect, RedirectPort, Retry,
-    RetryOn, Revision, Route, StringMatch, Table, Tables, VirtualHost,
+    Action, Bind, Cluster, Command, Config, DirectResponse, Direction, Endpoints, Forward, HeaderOps,
+    Holding, Limits, Listener, Match, MessageOps, Outlier, PathRewrite, ProbeAction, Protocol, Redirect,
+    RedirectPort, Retry, RetryOn, Revision, Route, StringMatch, Table, Tables, VirtualHost,
 };
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -315,12 +315,23 @@ fn revision(revision: &Revision) -> Value {
             "retention": length(scale.retention),
             "down_delay": length(scale.down_delay),
         },
+        "holding": holding(&revision.holding),
         "probe": probe(revision),
         "command": command(&revision.command),
         "env": revision.env.iter().map(|(name, _)| json!([name, REDACTED])).collect::<Value>(),
         "directory": revision.directory.to_string_lossy(),
         "protocol": protocol(revision.protocol),
         "reachable": revision.reachable,
+    })
+}
+
+fn holding(holding: &Holding) -> Value {
+    json!({
+        "count": holding.count,
+        "bytes": holding.bytes,
+        "age": length(holding.age),
+        "overflow_status": holding.overflow_status,
+        "server_timing": holding.server_timing,
     })
 }
 
@@ -369,7 +380,7 @@ fn length(length: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proxy_config::model::{ObjectRef, Probe, Scale};
+    use proxy_config::model::{Holding, ObjectRef, Probe, Scale};
     use std::collections::BTreeMap;
 
     fn secretive() -> Config {
@@ -397,6 +408,7 @@ mod tests {
             concurrency: 0,
             timeout: Duration::from_secs(300),
             scale: Scale::default(),
+            holding: Holding::default(),
             probe: Probe::default(),
             command: Command::Run(vec!["app".to_owned(), "--password=hush".to_owned()]),
             env: vec![("DB_PASSWORD".to_owned(), "hush".to_owned())],

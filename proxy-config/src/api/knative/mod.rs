@@ -1,6 +1,7 @@
 //! Knative's kinds, as people write them.
 
 mod decode;
+mod holding;
 mod scale;
 mod service;
 mod shape;

@@ -1,8 +1,9 @@
 //! Annotations of a revision template: autoscaling, and what a local process runs.
 
+use super::holding;
 use crate::api::shape::nearest;
 use crate::decode::Cursor;
-use crate::model::Scale;
+use crate::model::{Holding, Scale};
 use crate::report::At;
 use crate::units;
 use std::time::Duration;
@@ -35,8 +36,9 @@ const KEYS: [(&str, &str); 16] = [
 ];
 
 /// Reads them all; those of others (Istio's, the user's) are left alone.
-pub(super) fn annotations(map: &Cursor<'_>) -> (Scale, Option<At<Vec<String>>>) {
+pub(super) fn annotations(map: &Cursor<'_>) -> (Scale, Holding, Option<At<Vec<String>>>) {
     let mut scale = Scale::default();
+    let mut holding = Holding::default();
     let mut command = None;
     let mut max = None;
     for (key, value) in map.entries() {
@@ -49,9 +51,12 @@ pub(super) fn annotations(map: &Cursor<'_>) -> (Scale, Option<At<Vec<String>>>) 
             }
         } else if key.value == LOCAL_COMMAND {
             command = local_command(&value);
-        } else if key.value.starts_with("pilotlight.dev/") {
-            let message = format!("unknown annotation {:?}", key.value);
-            value.warn_with_help("IST0108", message, format!("known here: {LOCAL_COMMAND}"));
+        } else if let Some(name) = key.value.strip_prefix(holding::PREFIX) {
+            if holding::KEYS.contains(&name) {
+                holding::one(name, &value, &mut holding);
+            } else {
+                unknown(name, &value);
+            }
         } else if key.value == "sidecar.istio.io/inject" {
             value.note(
                 "SC050",
@@ -65,7 +70,18 @@ pub(super) fn annotations(map: &Cursor<'_>) -> (Scale, Option<At<Vec<String>>>) 
     {
         max.error(E, format!("max-scale={} is less than min-scale={}", scale.max, scale.min));
     }
-    (scale, command)
+    (scale, holding, command)
+}
+
+/// An annotation of ours that means nothing.
+fn unknown(name: &str, value: &Cursor<'_>) {
+    let message = format!("unknown annotation \"{}{name}\"", holding::PREFIX);
+    let own = LOCAL_COMMAND.strip_prefix(holding::PREFIX);
+    let help = match nearest(name, holding::KEYS.into_iter().chain(own)) {
+        Some(near) => format!("did you mean `{}{near}`?", holding::PREFIX),
+        None => format!("known here: {LOCAL_COMMAND}, {}{}", holding::PREFIX, holding::KEYS.join(", ")),
+    };
+    value.warn_with_help("IST0108", message, help);
 }
 
 fn known(name: &str, value: &Cursor<'_>) -> Option<&'static str> {

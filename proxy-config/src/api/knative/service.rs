@@ -1,7 +1,7 @@
 //! Knative Service: a function, its template and how traffic is split over its revisions.
 
 use crate::api::Meta;
-use crate::model::{Probe, Scale};
+use crate::model::{Holding, Probe, Scale};
 use crate::report::{At, Place};
 
 /// `serving.knative.dev` Service.
@@ -28,6 +28,8 @@ pub struct RevisionTemplate {
     pub annotations: Vec<(At<String>, At<String>)>,
     /// `autoscaling.knative.dev/…` annotations, checked, Knative's defaults filled in.
     pub scale: Scale,
+    /// `pilotlight.dev/…` annotations about held requests, checked, defaults filled in.
+    pub holding: Holding,
     /// Annotation `pilotlight.dev/local-command`, split into words.
     pub local_command: Option<At<Vec<String>>>,
     /// `spec.containerConcurrency`; 0: no limit.

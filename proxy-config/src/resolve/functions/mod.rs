@@ -178,6 +178,7 @@ fn build_revision(name: &str, document: &knative::Service, traffic: &Traffic, op
         concurrency: template.container_concurrency,
         timeout: Duration::from_secs(u64::from(template.timeout_seconds)),
         scale: template.scale.clone(),
+        holding: template.holding,
         probe: container.readiness.clone(),
         command: command::decide(&written, &allowed),
         env: container.env.clone(),
