@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use divan::{Bencher, black_box};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
-use pilotlight::activator::{Bell, Hold, HoldLimits, Parked, Ticket};
+use pilotlight::activator::{Ask, Bell, Hold, HoldLimits, Parked, Ticket};
 use pilotlight::clock;
 use pilotlight::cluster::{Endpoint, Members, Rng, Taken};
 use pilotlight::http::{Seen, headers, response};
@@ -245,15 +245,19 @@ mod pick {
     /// A running function with a limit: nobody waits, so nobody parks.
     #[divan::bench]
     fn of_a_running_function(bencher: Bencher) {
-        let hold = Hold::new(HoldLimits::default(), Arc::new(Bell::new()));
+        let hold = Hold::new(HoldLimits::default(), Arc::new(Bell::new()), Arc::default());
         let members = Members::started("bench".into(), hold);
         for port in 1..=3 {
             members.insert(Endpoint::new(SocketAddr::from(([127, 0, 0, 1], port)), "i".into(), 1, 10));
         }
         let mut rng = Rng::with_seed(1);
-        bencher.bench_local(|| match members.take_or_wait(Balance::LeastRequest, None, &mut rng, &[], 0) {
-            Ok(Taken::Slot(slot)) => slot,
-            Ok(Taken::Wait(_)) | Err(_) => unreachable!("every place was given back"),
+        bencher.bench_local(|| {
+            match members
+                .take_or_wait(Balance::LeastRequest, None, &mut rng, &[], || Ok(Ask::at(clock::now())))
+            {
+                Ok(Taken::Slot(slot)) => slot,
+                Ok(Taken::Wait(_)) | Err(_) => unreachable!("every place was given back"),
+            }
         });
     }
 }
@@ -262,11 +266,11 @@ mod park {
     use super::*;
 
     fn hold() -> Arc<Hold<u32>> {
-        Hold::new(HoldLimits::default(), Arc::new(Bell::new()))
+        Hold::new(HoldLimits::default(), Arc::new(Bell::new()), Arc::default())
     }
 
     fn wait(hold: &Arc<Hold<u32>>) -> Ticket<u32> {
-        match hold.park(clock::now(), 0, || None) {
+        match hold.park(Ask::at(clock::now()), || None) {
             Ok(Parked::Wait(ticket)) => ticket,
             Ok(Parked::Now(_)) | Err(_) => unreachable!("there is nothing to grant, and room in the queue"),
         }
@@ -286,7 +290,7 @@ mod park {
             look(&mut ticket);
             line.push_back(ticket);
             let mut left = 1;
-            hold.offer(|| (std::mem::take(&mut left) == 1).then_some(7));
+            hold.offer(clock::now(), || (std::mem::take(&mut left) == 1).then_some(7));
             let mut oldest = line.pop_front().expect("the one just added, at least");
             assert!(look(&mut oldest));
         });
@@ -307,7 +311,7 @@ mod park {
         bencher.bench_local(|| {
             let mut tickets: Vec<_> = (0..200).map(|_| wait(&hold)).collect();
             let mut left = 200;
-            hold.offer(|| {
+            hold.offer(clock::now(), || {
                 left -= 1;
                 Some(left)
             });

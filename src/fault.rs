@@ -132,10 +132,22 @@ faults! {
     NoCluster: Operator, Route, 503, 14, Never, "NC", "cluster_not_found", "";
     /// This process is at its ceiling of requests.
     Overloaded: Proxy, Admit, 503, 14, Never, "OM", "overload", "overloaded";
-    /// The hold queue of the function is full.
+    /// As many requests wait for the function as may.
     HoldFull: Proxy, Park, 503, 14, Never, "UO", "hold_queue_full", "too many requests are waiting for this function";
+    /// Requests that wait for the function keep as many bytes as they may.
+    HoldBytesFull: Proxy, Park, 503, 14, Never, "UO", "hold_bytes_full", "requests that wait for this function keep too many bytes";
+    /// As much is held in this process as may be, of all functions together.
+    HoldCeiling: Proxy, Park, 503, 14, Never, "UO", "hold_ceiling", "too many requests are waiting in this proxy";
+    /// The deadline is sooner than an instance can be expected; one is started for those who come later.
+    StartTooLate: Proxy, Park, 504, 4, Never, "UT", "hold_deadline_too_short", "the function would start too late for this request's deadline; it is being started";
     /// The deadline passed while the request was held.
     HoldTimeout: Proxy, Park, 504, 4, Never, "UT", "hold_timeout", "upstream request timeout";
+    /// The request was held for as long as any may be.
+    HoldAge: Proxy, Park, 504, 4, Never, "UT", "hold_age", "upstream request timeout";
+    /// The request waits for a slot that an exchange holds which waits for this request.
+    WaitsForItself: Operator, Park, 508, 9, Never, "UO", "function_waits_for_itself", "this call would wait for a slot that its own caller holds: the functions call each other in a circle";
+    /// A health check of a function at zero, which wakes nothing.
+    HealthCheckAtZero: Downstream, Park, 503, 14, Never, "UH", "health_check_at_zero", "the function is at zero; a health check does not start it";
     /// The function did not become ready.
     NeverReady: Upstream, Park, 503, 14, Never, "UH", "function_not_ready", "the function did not become ready";
     /// The function exits instead of becoming ready.
@@ -178,11 +190,22 @@ faults! {
     UpgradeFailed: Upstream, Body, 0, 13, Never, "UPE", "upgrade_failed", "";
 }
 
+/// What the answer says beyond the fault's row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Advice {
+    /// Seconds after which it is worth trying again; 0: not said.
+    pub retry_after: u16,
+    /// The status in place of the row's; 0: the row's.
+    pub status: u16,
+}
+
 /// A fault with what is only known where it happened.
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// What.
     pub kind: Kind,
+    /// What else the answer says.
+    pub advice: Advice,
     /// The transport's own words, for the log: `connection refused (os error 111)`.
     pub reason: Option<Box<str>>,
 }
@@ -190,13 +213,18 @@ pub struct Fault {
 impl Fault {
     /// A fault with the transport's own words.
     pub fn because(kind: Kind, reason: impl fmt::Display) -> Fault {
-        Fault { kind, reason: Some(reason.to_string().into_boxed_str()) }
+        Fault { kind, advice: Advice::default(), reason: Some(reason.to_string().into_boxed_str()) }
+    }
+
+    /// A fault whose answer says more than its row.
+    pub fn advised(kind: Kind, advice: Advice) -> Fault {
+        Fault { kind, advice, reason: None }
     }
 }
 
 impl From<Kind> for Fault {
     fn from(kind: Kind) -> Fault {
-        Fault { kind, reason: None }
+        Fault::advised(kind, Advice::default())
     }
 }
 

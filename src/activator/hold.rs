@@ -1,4 +1,4 @@
-//! A bounded queue of exchanges that wait for one revision, oldest first.
+//! A bounded queue of exchanges that wait for one revision, oldest first (save in overload, see `overload`).
 //!
 //! Why no wake-up is lost. Three orders matter, and each is kept by one rule:
 //! - *A slot is freed while somebody begins to wait.* The parker raises `waiting`, then looks for a slot
@@ -16,10 +16,12 @@
 //! Who comes while others wait does not look at all: whatever is free, or becomes free, is on its way to
 //! the oldest by one of the rules above, so newcomers never pass those who wait.
 
-use super::Bell;
+use super::overload::{End, Overload};
 use super::queue::{Queue, State};
+use super::room::Room;
+use super::{Bell, Outlook};
 use crate::clock::{Duration, Instant};
-use crate::fault::Kind;
+use crate::fault::{Advice, Kind};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::fmt;
@@ -41,11 +43,33 @@ pub struct HoldLimits {
     pub bytes: usize,
     /// How long one waits at most.
     pub age: Duration,
+    /// What those are answered for whom there is no room.
+    pub overflow_status: u16,
 }
 
 impl Default for HoldLimits {
     fn default() -> Self {
-        HoldLimits { count: 10_000, bytes: 64 << 20, age: Duration::from_secs(600) }
+        HoldLimits { count: 10_000, bytes: 64 << 20, age: Duration::from_secs(600), overflow_status: 503 }
+    }
+}
+
+/// One exchange that would wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// When it asks.
+    pub now: Instant,
+    /// Bytes that it keeps in memory while it waits.
+    pub bytes: usize,
+    /// What is granted later than this is of no use to it.
+    pub deadline: Option<Instant>,
+    /// It was caused by an exchange that has a slot of this same revision and waits for it.
+    pub inside: bool,
+}
+
+impl Ask {
+    /// One that can wait for ever and keeps nothing.
+    pub fn at(now: Instant) -> Ask {
+        Ask { now, bytes: 0, deadline: None, inside: false }
     }
 }
 
@@ -66,24 +90,34 @@ pub struct Hold<G> {
     rung: AtomicBool,
     waiting: AtomicUsize,
     arrivals: AtomicU64,
+    /// Turned away because it would have come too late for them, since the scaler looked last.
+    missed: AtomicUsize,
     inner: Mutex<Inner<G>>,
 }
 
 struct Inner<G> {
     queue: Queue<G>,
     limits: HoldLimits,
+    outlook: Outlook,
+    overload: Overload,
 }
 
 impl<G> Hold<G> {
-    /// An empty hold that rings `bell` when somebody begins to wait.
-    pub fn new(limits: HoldLimits, bell: Arc<Bell>) -> Arc<Hold<G>> {
+    /// An empty hold that rings `bell` when somebody begins to wait, and keeps no more than `room` has left.
+    pub fn new(limits: HoldLimits, bell: Arc<Bell>, room: Arc<Room>) -> Arc<Hold<G>> {
         Arc::new(Hold {
             number: bell.number(),
             bell,
             rung: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             arrivals: AtomicU64::new(0),
-            inner: Mutex::new(Inner { queue: Queue::new(), limits }),
+            missed: AtomicUsize::new(0),
+            inner: Mutex::new(Inner {
+                queue: Queue::new(room),
+                limits,
+                outlook: Outlook::default(),
+                overload: Overload::default(),
+            }),
         })
     }
 
@@ -105,7 +139,7 @@ impl<G> Hold<G> {
 
     /// Since when the oldest waits.
     pub fn oldest(&self) -> Option<Instant> {
-        self.inner.lock().queue.since()
+        self.inner.lock().queue.at(End::Oldest).map(|(since, _)| since)
     }
 
     /// Bytes that those who wait keep in memory.
@@ -118,6 +152,29 @@ impl<G> Hold<G> {
         self.inner.lock().limits = limits;
     }
 
+    /// Says what those who come have to expect.
+    pub fn set_outlook(&self, outlook: Outlook) {
+        self.inner.lock().outlook = outlook;
+    }
+
+    /// What somebody is told who is turned away with `kind`, beside what the fault itself says.
+    pub fn advice(&self, kind: Kind) -> Advice {
+        let inner = self.inner.lock();
+        match kind {
+            Kind::HoldFull | Kind::HoldBytesFull | Kind::HoldCeiling => {
+                inner.outlook.advice(inner.limits.overflow_status)
+            }
+            Kind::StartTooLate => inner.outlook.advice(0),
+            _ => Advice::default(),
+        }
+    }
+
+    /// How many were turned away, since this was asked last, because an instance would have come too late
+    /// for them. They want it all the same: those who try again will find it.
+    pub fn take_missed(&self) -> usize {
+        self.missed.swap(0, Ordering::SeqCst)
+    }
+
     /// The scaler says that it looks now: the next arrival rings again. To be called before `waiting` is
     /// read, so that an arrival is either seen or rings.
     pub fn looked_at(&self) {
@@ -125,18 +182,14 @@ impl<G> Hold<G> {
     }
 
     /// Looks for a slot once more with `again` if nobody waits, else, or if there is none, takes a place
-    /// at the end of the line.
+    /// at the end of the line; who cannot be served in time, or never would be, is told so at once.
     ///
     /// `again` runs under the hold's lock: it must neither block, nor drop a grant, nor call the hold.
     ///
     /// # Errors
-    /// `HoldFull` when the count or the bytes are at their limit.
-    pub fn park(
-        self: &Arc<Self>,
-        now: Instant,
-        bytes: usize,
-        again: impl FnOnce() -> Option<G>,
-    ) -> Result<Parked<G>, Kind> {
+    /// `HoldFull` and `HoldBytesFull` at this hold's limits, `HoldCeiling` at those of the process,
+    /// `StartTooLate`, `WaitsForItself`.
+    pub fn park(self: &Arc<Self>, ask: Ask, again: impl FnOnce() -> Option<G>) -> Result<Parked<G>, Kind> {
         let mut inner = self.inner.lock();
         self.waiting.fetch_add(1, Ordering::SeqCst);
         // Orders the look after the raise whatever memory order the look itself uses.
@@ -148,63 +201,75 @@ impl<G> Hold<G> {
             return Ok(Parked::Now(grant));
         }
         self.arrivals.fetch_add(1, Ordering::Relaxed);
-        let full = inner.queue.waiting() >= inner.limits.count
-            || inner.queue.bytes().saturating_add(bytes) > inner.limits.bytes;
-        if full {
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
-            return Err(Kind::HoldFull);
-        }
-        let place = inner.queue.push(now, bytes);
+        let place = inner.place(&ask);
         drop(inner);
-        if !self.rung.swap(true, Ordering::SeqCst) {
+        if place.is_err() {
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+        if place == Err(Kind::StartTooLate) {
+            self.missed.fetch_add(1, Ordering::SeqCst);
+        }
+        if matches!(place, Ok(_) | Err(Kind::StartTooLate)) && !self.rung.swap(true, Ordering::SeqCst) {
             self.bell.ring_for(self.number);
         }
-        Ok(Parked::Wait(Ticket { hold: Arc::clone(self), place: Some(place) }))
+        place.map(|place| Parked::Wait(Ticket { hold: Arc::clone(self), place: Some(place) }))
     }
 
-    /// Hands what `next` gives to the oldest, until it gives nothing or nobody waits. `next` is only asked
-    /// when somebody takes what it gives. Returns how many were served.
+    /// Hands what `next` gives to the oldest (in overload: to the newest), until it gives nothing or nobody
+    /// waits. `next` is only asked when somebody takes what it gives; whose deadline has passed is answered
+    /// so, and takes nothing. Returns how many were served.
     ///
     /// `next` runs under the hold's lock: it must neither block, nor drop a grant, nor call the hold.
-    pub fn offer(&self, mut next: impl FnMut() -> Option<G>) -> usize {
-        self.answer(|queue| {
-            if queue.waiting() == 0 {
-                return None;
+    pub fn offer(&self, now: Instant, mut next: impl FnMut() -> Option<G>) -> usize {
+        let mut served = 0;
+        self.answer(|inner| {
+            let (since, deadline) = inner.queue.at(End::Oldest)?;
+            let end = inner.overload.end(now, inner.outlook.crowded, since, deadline);
+            let (_, deadline) = inner.queue.at(end)?;
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Some((end, State::Refused(Kind::HoldTimeout)));
             }
-            next().map(State::Granted)
-        })
+            let grant = next()?;
+            served += 1;
+            Some((end, State::Granted(grant)))
+        });
+        served
     }
 
     /// Answers everybody who waits with a fault. Returns how many.
     pub fn refuse(&self, kind: Kind) -> usize {
-        self.answer(|_| Some(State::Refused(kind)))
+        self.answer(|_| Some((End::Oldest, State::Refused(kind))))
     }
 
-    /// Answers those who wait longer than the age limit with `HoldTimeout`. Returns how many.
+    /// Answers those who wait longer than the age limit with `HoldAge`. Returns how many.
     pub fn expire(&self, now: Instant) -> usize {
         let age = self.inner.lock().limits.age;
-        self.answer(|queue| {
-            let over = queue.since().is_some_and(|since| now.saturating_duration_since(since) >= age);
-            over.then_some(State::Refused(Kind::HoldTimeout))
+        self.answer(|inner| {
+            let (since, _) = inner.queue.at(End::Oldest)?;
+            let over = now.saturating_duration_since(since) >= age;
+            over.then_some((End::Oldest, State::Refused(Kind::HoldAge)))
         })
     }
 
-    /// Answers the oldest as long as `answer` has something to say. Wakers run outside the lock, which is
-    /// let go now and then so that a long line does not keep newcomers out.
-    fn answer(&self, mut answer: impl FnMut(&Queue<G>) -> Option<State<G>>) -> usize {
+    /// Answers one after the other as long as `answer` has something to say. Wakers run outside the lock,
+    /// which is let go now and then so that a long line does not keep newcomers out.
+    fn answer(&self, mut answer: impl FnMut(&mut Inner<G>) -> Option<(End, State<G>)>) -> usize {
         let mut served = 0;
         loop {
             let mut wakers: SmallVec<[Waker; BATCH]> = SmallVec::new();
             let mut answered = 0;
             let mut inner = self.inner.lock();
             while answered < BATCH && inner.queue.waiting() > 0 {
-                let Some(state) = answer(&inner.queue) else { break };
+                let Some((end, state)) = answer(&mut inner) else { break };
                 // Somebody waits, by the loop's condition, and the lock was not let go since.
-                if let Ok(waker) = inner.queue.answer_oldest(state) {
+                if let Ok(waker) = inner.queue.answer(end, state) {
                     wakers.extend(waker);
                 }
                 self.waiting.fetch_sub(1, Ordering::SeqCst);
                 answered += 1;
+            }
+            if inner.queue.waiting() == 0 {
+                inner.overload.clear();
             }
             drop(inner);
             wakers.into_iter().for_each(Waker::wake);
@@ -213,6 +278,26 @@ impl<G> Hold<G> {
                 return served;
             }
         }
+    }
+}
+
+impl<G> Inner<G> {
+    /// A place in line, or why there is none.
+    fn place(&mut self, ask: &Ask) -> Result<u32, Kind> {
+        if ask.inside && self.outlook.at_most {
+            return Err(Kind::WaitsForItself);
+        }
+        let expected = self.outlook.expected(ask.now);
+        if expected.zip(ask.deadline).is_some_and(|(expected, deadline)| deadline < expected) {
+            return Err(Kind::StartTooLate);
+        }
+        if self.queue.waiting() >= self.limits.count {
+            return Err(Kind::HoldFull);
+        }
+        if self.queue.bytes().saturating_add(ask.bytes) > self.limits.bytes {
+            return Err(Kind::HoldBytesFull);
+        }
+        self.queue.push(ask.now, ask.deadline, ask.bytes).ok_or(Kind::HoldCeiling)
     }
 }
 

@@ -7,9 +7,16 @@
 
 mod bell;
 mod hold;
+mod learned;
+mod outlook;
+mod overload;
 mod queue;
+mod room;
 #[cfg(test)]
 mod tests;
 
 pub use bell::Bell;
-pub use hold::{Hold, HoldLimits, Parked, Ticket};
+pub use hold::{Ask, Hold, HoldLimits, Parked, Ticket};
+pub use learned::Learned;
+pub use outlook::Outlook;
+pub use room::Room;

@@ -4,8 +4,11 @@
 //! until the ticket gives it back, whatever became of it, so an index can never mean somebody else. Not
 //! synchronised: the hold's lock is around it.
 
+use super::overload::End;
+use super::room::Room;
 use crate::clock::Instant;
 use crate::fault::Kind;
+use std::sync::Arc;
 use std::task::Waker;
 
 const NONE: u32 = u32::MAX;
@@ -29,6 +32,7 @@ pub(super) enum State<G> {
 struct Place<G> {
     state: State<G>,
     since: Instant,
+    deadline: Option<Instant>,
     bytes: usize,
     /// Towards the oldest; for a vacant place: the next vacant one.
     before: u32,
@@ -38,6 +42,8 @@ struct Place<G> {
 
 #[derive(Debug)]
 pub(super) struct Queue<G> {
+    /// Of the process, taken and left with each place.
+    room: Arc<Room>,
     places: Vec<Place<G>>,
     vacant: u32,
     used: usize,
@@ -48,8 +54,17 @@ pub(super) struct Queue<G> {
 }
 
 impl<G> Queue<G> {
-    pub fn new() -> Queue<G> {
-        Queue { places: Vec::new(), vacant: NONE, used: 0, oldest: NONE, newest: NONE, waiting: 0, bytes: 0 }
+    pub fn new(room: Arc<Room>) -> Queue<G> {
+        Queue {
+            room,
+            places: Vec::new(),
+            vacant: NONE,
+            used: 0,
+            oldest: NONE,
+            newest: NONE,
+            waiting: 0,
+            bytes: 0,
+        }
     }
 
     /// How many are in line.
@@ -62,14 +77,29 @@ impl<G> Queue<G> {
         self.bytes
     }
 
-    /// Since when the oldest waits.
-    pub fn since(&self) -> Option<Instant> {
-        (self.oldest != NONE).then(|| self.places[self.oldest as usize].since)
+    /// Since when who stands at this end of the line waits, and until when it may.
+    pub fn at(&self, end: End) -> Option<(Instant, Option<Instant>)> {
+        let index = self.index(end);
+        (index != NONE).then(|| {
+            let place = &self.places[index as usize];
+            (place.since, place.deadline)
+        })
     }
 
-    /// A new place at the end of the line.
-    pub fn push(&mut self, since: Instant, bytes: usize) -> u32 {
-        let place = Place { state: State::Waits(None), since, bytes, before: self.newest, after: NONE };
+    fn index(&self, end: End) -> u32 {
+        match end {
+            End::Oldest => self.oldest,
+            End::Newest => self.newest,
+        }
+    }
+
+    /// A new place at the end of the line; none: the process has no room for it.
+    pub fn push(&mut self, since: Instant, deadline: Option<Instant>, bytes: usize) -> Option<u32> {
+        if !self.room.enter(bytes) {
+            return None;
+        }
+        let state = State::Waits(None);
+        let place = Place { state, since, deadline, bytes, before: self.newest, after: NONE };
         let index = if self.vacant == NONE {
             self.places.push(place);
             (self.places.len() - 1) as u32
@@ -87,16 +117,16 @@ impl<G> Queue<G> {
         self.used += 1;
         self.waiting += 1;
         self.bytes += bytes;
-        index
+        Some(index)
     }
 
-    /// Takes the oldest out of line with an answer; the waker is to be woken outside the lock. Nobody in
-    /// line: the answer comes back.
-    pub fn answer_oldest(&mut self, answer: State<G>) -> Result<Option<Waker>, State<G>> {
-        if self.oldest == NONE {
+    /// Takes who stands at this end out of line with an answer; the waker is to be woken outside the lock.
+    /// Nobody in line: the answer comes back.
+    pub fn answer(&mut self, end: End, answer: State<G>) -> Result<Option<Waker>, State<G>> {
+        let index = self.index(end);
+        if index == NONE {
             return Err(answer);
         }
-        let index = self.oldest;
         self.unlink(index);
         match std::mem::replace(&mut self.places[index as usize].state, answer) {
             State::Waits(waker) => Ok(waker),
@@ -143,5 +173,6 @@ impl<G> Queue<G> {
         }
         self.waiting -= 1;
         self.bytes -= bytes;
+        self.room.leave(bytes);
     }
 }

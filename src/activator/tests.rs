@@ -13,11 +13,15 @@ use std::task::{Context, Poll, Wake, Waker};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn hold(limits: HoldLimits) -> Arc<Hold<u32>> {
-    Hold::new(limits, Arc::new(Bell::new()))
+    Hold::new(limits, Arc::new(Bell::new()), Arc::default())
+}
+
+fn keeping(now: Instant, bytes: usize) -> Ask {
+    Ask { bytes, ..Ask::at(now) }
 }
 
 fn wait(hold: &Arc<Hold<u32>>, now: Instant) -> Ticket<u32> {
-    match hold.park(now, 0, || None) {
+    match hold.park(Ask::at(now), || None) {
         Ok(Parked::Wait(ticket)) => ticket,
         Ok(Parked::Now(_)) => panic!("nothing was there to be granted"),
         Err(kind) => panic!("refused: {kind:?}"),
@@ -44,7 +48,7 @@ fn grants_go_to_the_oldest_first() {
     let hold = hold(HoldLimits::default());
     let now = clock::now();
     let mut tickets: Vec<_> = (0..5).map(|_| wait(&hold, now)).collect();
-    assert_eq!(hold.offer(numbers(3)), 3);
+    assert_eq!(hold.offer(clock::now(), numbers(3)), 3);
     let got: Vec<_> = tickets.iter_mut().map(look).collect();
     assert_eq!(got, [Some(Ok(1)), Some(Ok(2)), Some(Ok(3)), None, None]);
     assert_eq!((hold.waiting(), hold.arrivals()), (2, 5));
@@ -54,14 +58,14 @@ fn grants_go_to_the_oldest_first() {
 fn more_than_one_batch_is_served_in_one_offer() {
     let hold = hold(HoldLimits::default());
     let mut tickets: Vec<_> = (0..1000).map(|_| wait(&hold, clock::now())).collect();
-    assert_eq!(hold.offer(numbers(u32::MAX)), 1000);
+    assert_eq!(hold.offer(clock::now(), numbers(u32::MAX)), 1000);
     assert!(tickets.iter_mut().map(look).eq((1..=1000).map(|n| Some(Ok(n)))));
 }
 
 #[test]
 fn an_offer_to_nobody_takes_nothing() {
     let hold = hold(HoldLimits::default());
-    assert_eq!(hold.offer(|| panic!("nobody would take it")), 0);
+    assert_eq!(hold.offer(clock::now(), || panic!("nobody would take it")), 0);
 }
 
 #[test]
@@ -73,7 +77,7 @@ fn who_leaves_from_the_middle_is_passed_over() {
     assert_eq!(hold.oldest(), Some(now));
     drop(second);
     assert_eq!(hold.waiting(), 2);
-    assert_eq!(hold.offer(numbers(9)), 2);
+    assert_eq!(hold.offer(clock::now(), numbers(9)), 2);
     assert_eq!((look(&mut first), look(&mut third)), (Some(Ok(1)), Some(Ok(2))));
     assert_eq!(hold.oldest(), None);
 }
@@ -82,14 +86,14 @@ fn who_leaves_from_the_middle_is_passed_over() {
 fn a_newcomer_does_not_look_while_somebody_waits() {
     let hold = hold(HoldLimits::default());
     let _first = wait(&hold, clock::now());
-    let second = hold.park(clock::now(), 0, || panic!("it would pass the first"));
+    let second = hold.park(Ask::at(clock::now()), || panic!("it would pass the first"));
     assert!(matches!(second, Ok(Parked::Wait(_))));
 }
 
 #[test]
 fn a_slot_found_at_the_second_look_is_taken_without_waiting() {
     let hold = hold(HoldLimits::default());
-    assert!(matches!(hold.park(clock::now(), 0, || Some(7)), Ok(Parked::Now(7))));
+    assert!(matches!(hold.park(Ask::at(clock::now()), || Some(7)), Ok(Parked::Now(7))));
     assert_eq!((hold.waiting(), hold.arrivals()), (0, 0));
 }
 
@@ -97,7 +101,7 @@ fn a_slot_found_at_the_second_look_is_taken_without_waiting() {
 fn the_second_look_happens_with_the_arrival_already_visible() {
     let hold = hold(HoldLimits::default());
     let seen = Arc::clone(&hold);
-    let parked = hold.park(clock::now(), 0, move || {
+    let parked = hold.park(Ask::at(clock::now()), move || {
         assert_eq!(seen.waiting(), 1);
         None
     });
@@ -106,18 +110,103 @@ fn the_second_look_happens_with_the_arrival_already_visible() {
 
 #[test]
 fn count_and_bytes_are_bounds() {
-    let limits = HoldLimits { count: 2, bytes: 100, age: SECOND };
+    let limits = HoldLimits { count: 2, bytes: 100, age: SECOND, ..HoldLimits::default() };
     let hold = hold(limits);
     let now = clock::now();
-    let _big = hold.park(now, 90, || None).map_err(|kind| panic!("{kind:?}"));
-    assert_eq!(hold.park(now, 20, || None).err(), Some(Kind::HoldFull), "bytes");
-    let small = hold.park(now, 10, || None);
-    assert_eq!(hold.park(now, 0, || None).err(), Some(Kind::HoldFull), "count");
+    let _big = hold.park(keeping(now, 90), || None).map_err(|kind| panic!("{kind:?}"));
+    assert_eq!(hold.park(keeping(now, 20), || None).err(), Some(Kind::HoldBytesFull), "bytes");
+    let small = hold.park(keeping(now, 10), || None);
+    assert_eq!(hold.park(Ask::at(now), || None).err(), Some(Kind::HoldFull), "count");
     assert_eq!((hold.waiting(), hold.bytes()), (2, 100));
     drop(small);
     assert_eq!((hold.waiting(), hold.bytes()), (1, 90));
     hold.set_limits(HoldLimits { count: 1, ..limits });
-    assert_eq!(hold.park(now, 0, || None).err(), Some(Kind::HoldFull), "new count");
+    assert_eq!(hold.park(Ask::at(now), || None).err(), Some(Kind::HoldFull), "new count");
+}
+
+#[test]
+fn the_process_has_ceilings_of_its_own() {
+    let room = Arc::new(Room::new(2, 100));
+    let new = || Hold::<u32>::new(HoldLimits::default(), Arc::new(Bell::new()), room.clone());
+    let (one, other) = (new(), new());
+    let now = clock::now();
+    let first = one.park(keeping(now, 60), || None);
+    assert_eq!(other.park(keeping(now, 50), || None).err(), Some(Kind::HoldCeiling), "bytes");
+    let second = other.park(keeping(now, 40), || None);
+    assert_eq!(one.park(Ask::at(now), || None).err(), Some(Kind::HoldCeiling), "count");
+    assert_eq!((room.held(), room.bytes()), (2, 100));
+    one.refuse(Kind::Removed);
+    assert_eq!((room.held(), room.bytes()), (1, 40), "an answer makes room");
+    drop((first, second));
+    assert_eq!((room.held(), room.bytes()), (0, 0), "so does leaving");
+}
+
+/// An outlook, the milliseconds somebody can wait, and whether it is turned away.
+fn admit(outlook: Outlook, patience: Option<u64>, turned_away: bool) {
+    let (bell, now) = (Arc::new(Bell::new()), clock::now());
+    let hold = hold_on(&bell);
+    hold.set_outlook(outlook);
+    let deadline = patience.map(|millis| now + Duration::from_millis(millis));
+    let parked = hold.park(Ask { deadline, ..Ask::at(now) }, || None);
+    let want = turned_away.then_some(Kind::StartTooLate);
+    assert_eq!(parked.as_ref().err().copied(), want, "{outlook:?} {patience:?}");
+    assert_eq!((hold.take_missed(), hold.take_missed()), (usize::from(turned_away), 0));
+    assert_eq!(bell.take(), [hold.number()], "it counts as demand either way");
+}
+
+#[test]
+fn who_cannot_wait_for_a_start_is_told_at_once_and_still_wanted_one() {
+    let start = Some(3 * SECOND);
+    let at_zero = Outlook { start, ..Outlook::default() };
+    admit(at_zero, Some(1_000), true);
+    admit(at_zero, Some(3_000), false);
+    admit(at_zero, None, false);
+    admit(Outlook::default(), Some(1), false);
+    admit(Outlook { awake: true, ..at_zero }, Some(1), false);
+    let now = clock::now();
+    admit(Outlook { ready_at: Some(now + 2 * SECOND), ..at_zero }, Some(1_000), true);
+    admit(Outlook { ready_at: Some(now + SECOND), ..at_zero }, Some(2_000), false);
+    admit(Outlook { ready_at: Some(now), ..at_zero }, Some(1), false);
+}
+
+#[test]
+fn who_waits_for_itself_is_told_only_where_nothing_can_be_added() {
+    for (inside, at_most, want) in
+        [(true, true, Some(Kind::WaitsForItself)), (true, false, None), (false, true, None)]
+    {
+        let hold = hold(HoldLimits::default());
+        hold.set_outlook(Outlook { awake: true, at_most, ..Outlook::default() });
+        let parked = hold.park(Ask { inside, ..Ask::at(clock::now()) }, || None);
+        assert_eq!(parked.err(), want, "{inside} {at_most}");
+    }
+}
+
+#[test]
+fn whose_deadline_has_passed_takes_nothing() {
+    let (hold, now) = (hold(HoldLimits::default()), clock::now());
+    let Ok(Parked::Wait(mut late)) = hold.park(Ask { deadline: Some(now + SECOND), ..Ask::at(now) }, || None)
+    else {
+        panic!("it can wait")
+    };
+    let mut patient = wait(&hold, now);
+    assert_eq!(hold.offer(now + SECOND, numbers(1)), 1);
+    assert_eq!((look(&mut late), look(&mut patient)), (Some(Err(Kind::HoldTimeout)), Some(Ok(1))));
+}
+
+#[test]
+fn advice_comes_from_what_was_learned() {
+    let rows = [
+        (Kind::HoldFull, Some(2_100), (3, 429)),
+        (Kind::HoldCeiling, None, (1, 429)),
+        (Kind::StartTooLate, Some(90_000), (90, 0)),
+        (Kind::Crashed, Some(5_000), (0, 0)),
+    ];
+    for (kind, start, want) in rows {
+        let hold = hold(HoldLimits { overflow_status: 429, ..HoldLimits::default() });
+        hold.set_outlook(Outlook { start: start.map(Duration::from_millis), ..Outlook::default() });
+        let advice = hold.advice(kind);
+        assert_eq!((advice.retry_after, advice.status), want, "{kind:?}");
+    }
 }
 
 #[test]
@@ -136,13 +225,14 @@ fn age_ends_only_the_wait_of_those_who_are_too_old() {
     let (mut old, mut young) = (wait(&hold, now), wait(&hold, now + SECOND));
     assert_eq!(hold.expire(now + 9 * SECOND), 0);
     assert_eq!(hold.expire(now + 10 * SECOND), 1);
-    assert_eq!((look(&mut old), look(&mut young)), (Some(Err(Kind::HoldTimeout)), None));
+    assert_eq!((look(&mut old), look(&mut young)), (Some(Err(Kind::HoldAge)), None));
 }
 
 #[test]
 fn a_burst_rings_once_until_it_was_looked_at() {
     let bell = Arc::new(Bell::new());
-    let (quiet, busy) = (Hold::<u32>::new(HoldLimits::default(), bell.clone()), hold_on(&bell));
+    let (quiet, busy) =
+        (Hold::<u32>::new(HoldLimits::default(), bell.clone(), Arc::default()), hold_on(&bell));
     let mut tickets: Vec<_> = (0..10).map(|_| wait(&busy, clock::now())).collect();
     assert_eq!(bell.take(), [busy.number()]);
     assert_ne!(quiet.number(), busy.number());
@@ -156,7 +246,7 @@ fn a_burst_rings_once_until_it_was_looked_at() {
 }
 
 fn hold_on(bell: &Arc<Bell>) -> Arc<Hold<u32>> {
-    Hold::new(HoldLimits::default(), Arc::clone(bell))
+    Hold::new(HoldLimits::default(), Arc::clone(bell), Arc::default())
 }
 
 /// A pool of slots as `cluster` has them: taken by one atomic step, freed and then offered.
@@ -182,7 +272,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::SeqCst);
         if self.0.hold.waiting() > 0 {
-            self.0.hold.offer(|| Pool::take(&self.0));
+            self.0.hold.offer(clock::now(), || Pool::take(&self.0));
         }
     }
 }
@@ -212,7 +302,7 @@ fn stress(limit: usize, threads: u64, rounds: u32) {
         active: AtomicUsize::new(0),
         peak: AtomicUsize::new(0),
         limit,
-        hold: Hold::new(HoldLimits::default(), Arc::new(Bell::new())),
+        hold: Hold::new(HoldLimits::default(), Arc::new(Bell::new()), Arc::default()),
     });
     let deadline = clock::now() + 120 * SECOND;
     let workers: Vec<_> = (0..threads)
@@ -227,7 +317,7 @@ fn stress(limit: usize, threads: u64, rounds: u32) {
                         drop(slot);
                         continue;
                     }
-                    match pool.hold.park(clock::now(), 1, || Pool::take(&pool)) {
+                    match pool.hold.park(keeping(clock::now(), 1), || Pool::take(&pool)) {
                         Ok(Parked::Now(slot)) => drop(slot),
                         Ok(Parked::Wait(ticket)) if random.u8(..) < 64 => drop(ticket),
                         Ok(Parked::Wait(ticket)) => match block(ticket, deadline) {
@@ -267,9 +357,9 @@ fn an_endpoint_that_appears_while_parking_is_not_missed() {
         let (h, t) = (Arc::clone(&hold), Arc::clone(&there));
         let inserter = std::thread::spawn(move || {
             t.store(1, Ordering::SeqCst);
-            h.offer(|| take(&t))
+            h.offer(clock::now(), || take(&t))
         });
-        let got = match hold.park(clock::now(), 0, || take(&there)) {
+        let got = match hold.park(Ask::at(clock::now()), || take(&there)) {
             Ok(Parked::Now(grant)) => Some(Ok(grant)),
             Ok(Parked::Wait(ticket)) => block(ticket, clock::now() + 20 * SECOND),
             Err(kind) => Some(Err(kind)),

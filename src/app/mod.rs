@@ -7,7 +7,7 @@ mod engine;
 mod listen;
 mod source;
 
-use crate::activator::Bell;
+use crate::activator::{Bell, Room};
 use crate::cli::run::RunArgs;
 use crate::cluster::Registry;
 use crate::control::admin::{self, Admin, Face};
@@ -80,7 +80,9 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let drain = Drain::new(Timing { delay: args.drain_delay, timeout: args.drain_timeout });
     let telemetry = Telemetry::new(workers);
     let bell = Arc::new(Bell::new());
-    let registry = Arc::new(Registry::new(bell.clone()));
+    let held = usize::try_from(args.max_held_bytes).unwrap_or(usize::MAX);
+    let room = Arc::new(Room::new(args.max_held as usize, held));
+    let registry = Arc::new(Registry::new(bell.clone(), room));
     let published: Arc<Published> = Arc::default();
     let admin_socket = admin::bind(Face::Admin, args.admin)?;
     let stats_socket = args.stats.map(|address| admin::bind(Face::Stats, address)).transpose()?;

@@ -79,6 +79,22 @@ pub struct RunArgs {
           value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = "Process", hide_env_values = true)]
     pub max_instances: u32,
 
+    /// Requests that wait for functions, of all functions together, at most
+    #[arg(
+        long,
+        value_name = "N",
+        env = "PILOTLIGHT_MAX_HELD",
+        default_value_t = 100_000,
+        help_heading = "Process",
+        hide_env_values = true
+    )]
+    pub max_held: u32,
+
+    /// Bytes that such requests keep in memory meanwhile, at most, such as 256Mi
+    #[arg(long, value_name = "BYTES", env = "PILOTLIGHT_MAX_HELD_BYTES", default_value = "256Mi",
+          value_parser = values::bytes, help_heading = "Process", hide_env_values = true)]
+    pub max_held_bytes: u64,
+
     /// Threads that carry traffic [default: MeshConfig's concurrency, else the CPU quota rounded up]
     #[arg(long, value_name = "N", env = "PILOTLIGHT_WORKERS",
           value_parser = clap::value_parser!(u16).range(1..=512), help_heading = "Process", hide_env_values = true)]
@@ -144,7 +160,7 @@ mod tests {
         assert_eq!((args.stats, args.access_log, args.workers), (None, None, None));
         assert_eq!((args.drain_delay.as_secs(), args.drain_timeout.as_secs()), (0, 30));
         assert_eq!((args.load.namespace.as_str(), args.load.domain.as_str()), ("default", "localhost"));
-        assert_eq!(args.max_instances, 64);
+        assert_eq!((args.max_instances, args.max_held, args.max_held_bytes), (64, 100_000, 256 << 20));
         assert!(!args.strict && !args.load.exec_all && !args.load.stand_in);
     }
 
@@ -166,6 +182,7 @@ mod tests {
             ("--port-map 80", "FROM:TO"),
             ("--exec hello", "NAME='command'"),
             ("--workers 0", "1..=512"),
+            ("--max-held-bytes lots", "256Mi"),
             ("--access-log xml", "possible values: off, text, json"),
             ("--log-level loud", "loud"),
             ("--adminn 1", "--admin"),

@@ -60,6 +60,13 @@ impl FromStr for Exec {
     }
 }
 
+/// `256Mi`, `1G`, `1000`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let millis = proxy_config::units::quantity_millis(text).ok().filter(|millis| millis % 1000 == 0);
+    let bytes = millis.and_then(|millis| u64::try_from(millis / 1000).ok());
+    bytes.ok_or_else(|| "write a number of bytes, for instance 256Mi".to_owned())
+}
+
 /// `IP:PORT`, `[IP6]:PORT` or `localhost:PORT`.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {

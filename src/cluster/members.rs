@@ -5,7 +5,7 @@
 
 use super::balance::{List, Rng};
 use super::{Endpoint, Gate, Slot};
-use crate::activator::{Bell, Hold, HoldLimits, Parked, Ticket};
+use crate::activator::{Ask, Bell, Hold, HoldLimits, Parked, Room, Ticket};
 use crate::clock;
 use crate::fault::Kind;
 use arc_swap::ArcSwap;
@@ -165,14 +165,15 @@ impl Members {
         None
     }
 
-    /// A place now, or a place in the queue for one. Nobody passes those who wait already.
+    /// A place now, or a place in the queue for one on the terms of `ask`, which is asked only then. Nobody
+    /// passes those who wait already.
     pub fn take_or_wait(
         self: &Arc<Self>,
         balance: Balance,
         outlier: Option<&Outlier>,
         rng: &mut Rng,
         tried: &[u64],
-        bytes: usize,
+        ask: impl FnOnce() -> Result<Ask, Kind>,
     ) -> Result<Taken, Kind> {
         let Some(hold) = &self.hold else {
             return self.take(balance, outlier, rng, tried).map(Taken::Slot).ok_or(Kind::NoHealthyUpstream);
@@ -182,7 +183,7 @@ impl Members {
         {
             return Ok(Taken::Slot(slot));
         }
-        match hold.park(clock::now(), bytes, || self.take(balance, outlier, rng, tried))? {
+        match hold.park(ask()?, || self.take(balance, outlier, rng, tried))? {
             Parked::Now(slot) => Ok(Taken::Slot(slot)),
             Parked::Wait(ticket) => Ok(Taken::Wait(ticket)),
         }
@@ -192,7 +193,7 @@ impl Members {
     pub fn offer(self: &Arc<Self>) -> usize {
         let Some(hold) = &self.hold else { return 0 };
         let mut rng = Rng::new();
-        hold.offer(|| self.take(Balance::LeastRequest, None, &mut rng, &[]))
+        hold.offer(clock::now(), || self.take(Balance::LeastRequest, None, &mut rng, &[]))
     }
 
     /// A place came free.
@@ -239,14 +240,20 @@ fn panics(list: &List, outlier: Option<&Outlier>) -> bool {
 #[derive(Debug)]
 pub struct Registry {
     bell: Arc<Bell>,
+    room: Arc<Room>,
     members: Mutex<HashMap<Arc<str>, Arc<Members>>>,
     gates: Mutex<HashMap<Arc<str>, Arc<Gate>>>,
 }
 
 impl Registry {
-    /// Empty; `bell` is rung when an exchange is held.
-    pub fn new(bell: Arc<Bell>) -> Registry {
-        Registry { bell, members: Mutex::default(), gates: Mutex::default() }
+    /// Empty; `bell` is rung when an exchange is held, and no more are than `room` has left.
+    pub fn new(bell: Arc<Bell>, room: Arc<Room>) -> Registry {
+        Registry { bell, room, members: Mutex::default(), gates: Mutex::default() }
+    }
+
+    /// What is held, of all revisions together.
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// The members of a cluster with given endpoints.
@@ -280,7 +287,7 @@ impl Registry {
             .lock()
             .entry(key)
             .or_insert_with_key(|key| {
-                let hold = Hold::new(HoldLimits::default(), self.bell.clone());
+                let hold = Hold::new(HoldLimits::default(), self.bell.clone(), self.room.clone());
                 Members::started(key.clone(), hold)
             })
             .clone()
@@ -368,11 +375,13 @@ mod tests {
 
     #[test]
     fn places_at_given_endpoints_are_limited_where_it_is_said_and_others_wait_their_turn() {
-        let registry = Registry::new(Arc::default());
+        let registry = Registry::new(Arc::default(), Arc::default());
         let wanted = [("127.0.0.1:1".parse().unwrap(), 1)];
         let members = registry.queued("c", &wanted, 2);
         let mut rng = Rng::with_seed(1);
-        let take = |rng: &mut Rng| members.take_or_wait(Balance::Random, None, rng, &[], 0);
+        let take = |rng: &mut Rng| {
+            members.take_or_wait(Balance::Random, None, rng, &[], || Ok(Ask::at(clock::now())))
+        };
         let places: Vec<_> = (0..2).map(|_| take(&mut rng).unwrap()).collect();
         assert!(places.iter().all(|place| matches!(place, Taken::Slot(_))));
         let waiting: Vec<_> = (0..20).map(|_| take(&mut rng).unwrap()).collect();
@@ -384,7 +393,7 @@ mod tests {
 
     #[test]
     fn what_nobody_uses_is_forgotten() {
-        let registry = Registry::new(Arc::default());
+        let registry = Registry::new(Arc::default(), Arc::default());
         let wanted = [("127.0.0.1:1".parse().unwrap(), 1)];
         let given = registry.given("c");
         given.replace(&wanted);

@@ -11,7 +11,7 @@ use crate::record::Direction;
 use crate::route::{Facts, Head, HeaderChange, Redirect};
 use crate::snapshot::Direct;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, LOCATION, SERVER};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER, SERVER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, request};
 use hyper::upgrade::OnUpgrade;
 
@@ -83,13 +83,17 @@ fn finish(status: StatusCode, headers: &mut HeaderMap, closing: &mut Closing) {
 /// The answer that a fault's row says.
 pub(super) fn to_fault(fault: Fault, mut closing: Box<Closing>) -> Response<ResponseBody> {
     let kind = fault.kind;
-    let row = kind.row();
+    let (row, advice) = (kind.row(), fault.advice);
     closing.fail(fault);
     // Nobody may be there to read it, but hyper wants an answer.
     let mut status = if row.status == 0 { 400 } else { row.status };
     let mut body = Bytes::from_static(row.body.as_bytes());
     if closing.timeout_is_204 && matches!(kind, Kind::RouteTimeout | Kind::TryTimeout) {
         (status, body) = (204, Bytes::new());
+        closing.record.status = status;
+    }
+    if advice.status != 0 {
+        status = advice.status;
         closing.record.status = status;
     }
     let (mut head, ()) = Response::new(()).into_parts();
@@ -101,7 +105,10 @@ pub(super) fn to_fault(fault: Fault, mut closing: Box<Closing>) -> Response<Resp
     } else if !body.is_empty() {
         head.headers.insert(CONTENT_TYPE, PLAIN_TEXT);
     }
-    if matches!(kind, Kind::RequestOverflow | Kind::PendingOverflow | Kind::HoldFull | Kind::Overloaded) {
+    if advice.retry_after != 0 {
+        head.headers.insert(RETRY_AFTER, advice.retry_after.into());
+    }
+    if row.flag == "UO" || kind == Kind::Overloaded {
         head.headers.insert(OVERLOADED, HeaderValue::from_static("true"));
     }
     head.headers.insert(SERVER, OURS);

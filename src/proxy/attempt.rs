@@ -10,20 +10,17 @@ use super::copy::{HeadCopy, Kept};
 use super::deadline::Deadlines;
 use super::prepare::{self, Outbound};
 use super::retry::{self, Failure, Verdict};
-use crate::activator::Ticket;
 use crate::clock;
-use crate::cluster::{Permit, Slot, Taken};
+use crate::cluster::{Permit, Slot};
 use crate::fault::{Blame, Fault, Kind};
 use crate::http::grpc;
 use crate::record::Flags;
 use crate::snapshot::{Destination, Forward, Target};
 use crate::telemetry::Limit;
 use crate::upstream::{Lease, RequestBody, SendError};
-use futures_util::future::{Either, select};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
-use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,13 +52,13 @@ pub(super) struct Hands {
 #[derive(Debug, Default)]
 pub(super) struct Tries {
     /// Endpoints that failed.
-    endpoints: SmallVec<[u64; 4]>,
+    pub(super) endpoints: SmallVec<[u64; 4]>,
     /// Counted retries.
     counted: u32,
     /// The free attempt is used up.
     free_used: bool,
     /// The next connection must be a fresh one.
-    fresh: bool,
+    pub(super) fresh: bool,
     /// The retry in flight.
     permit: Option<Permit>,
 }
@@ -102,47 +99,6 @@ impl Attempts<'_> {
             self.hands = Hands::default();
             self.tries.endpoints.push(endpoint);
             self.back_off(verdict).await?;
-        }
-    }
-
-    /// A place at an endpoint; where a function has none free, waits for one.
-    async fn slot(&mut self) -> Result<Slot, Fault> {
-        let cluster = &self.destination.cluster;
-        let avoid: &[u64] =
-            if self.outbound.retry().avoid_tried || self.tries.fresh { &self.tries.endpoints } else { &[] };
-        let taken = {
-            let mut rng = self.connection.local.rng.borrow_mut();
-            cluster.members.take_or_wait(cluster.balance, cluster.outlier.as_ref(), &mut rng, avoid, 0)
-        };
-        let ticket = match taken? {
-            Taken::Slot(slot) => return Ok(slot),
-            Taken::Wait(ticket) => ticket,
-        };
-        let since = clock::now();
-        let mut waiting = Box::pin(self.while_client_stays(ticket));
-        let granted = self.deadlines.within(Some(since), waiting.as_mut()).await;
-        let held = clock::now().saturating_duration_since(since);
-        self.deadlines.add_hold(held);
-        self.closing.record.hold += held;
-        if let Some(function) = &self.destination.function {
-            function.hold_seconds.observe(held.as_secs_f64());
-        }
-        Ok(granted??)
-    }
-
-    /// Waits for `ticket`, but not for longer than the client does. With its body read or absent hyper drops
-    /// the whole exchange when it leaves.
-    fn while_client_stays(&self, ticket: Ticket<Slot>) -> impl Future<Output = Result<Slot, Kind>> + use<> {
-        let unread = self.closing.source.as_ref().is_some_and(|s| s.borrow().received().is_none());
-        let http1 = self.closing.record.protocol != crate::record::Protocol::Http2;
-        let departures = &self.connection.local.departures;
-        let departure = (unread && http1).then(|| departures.watch(self.connection.socket)).flatten();
-        async move {
-            let Some(departure) = departure else { return ticket.await };
-            match select(ticket, departure).await {
-                Either::Left((granted, _)) => granted,
-                Either::Right(_) => Err(Kind::ClientGone),
-            }
         }
     }
 

@@ -57,6 +57,11 @@ impl Deadlines {
         self.held += held;
     }
 
+    /// What is granted later than this to an exchange that has been held since `since` cannot be finished.
+    pub(super) fn of_hold(&mut self, since: Instant) -> Option<Instant> {
+        self.next(Some(since)).map(|(at, _)| at)
+    }
+
     /// Whether there is any deadline at all, now or later.
     fn none(&self) -> bool {
         self.route.is_none() && self.function_at.is_none() && self.try_at.is_none()

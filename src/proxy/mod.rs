@@ -13,6 +13,7 @@ mod copy;
 mod deadline;
 mod departure;
 mod forward;
+mod hold;
 mod observe;
 mod passthrough;
 mod prepare;
@@ -43,6 +44,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use tower::ServiceBuilder;
+
+/// Bytes of one HTTP/2 request body that are taken before somebody reads it.
+pub const STREAM_WINDOW: u32 = 256 * 1024;
 
 /// What the exchanges of one worker share; nothing of it leaves the worker's thread.
 #[derive(Debug)]

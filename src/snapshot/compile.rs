@@ -354,7 +354,7 @@ mod tests {
         };
         let config = model::Config { listeners: vec![listener], ..model::Config::default() };
         let environment = Environment {
-            registry: Arc::new(Registry::new(Arc::default())),
+            registry: Arc::new(Registry::new(Arc::default(), Arc::default())),
             telemetry: Telemetry::new(1),
             numbers: Mutex::default(),
         };

@@ -48,6 +48,10 @@ pub struct Metrics {
     pub lines_dropped: Counter,
     /// Instances running now, of all functions.
     pub instances: Gauge,
+    /// Requests held now, of all functions.
+    pub held: Gauge,
+    /// Bytes that they keep in memory.
+    pub held_bytes: Gauge,
     faults: Faults,
 }
 
@@ -84,6 +88,8 @@ impl Metrics {
         gauge("upstream_connections", "Connections to endpoints open now", &self.upstream_connections);
         gauge("config_quarantined", "Objects kept out of the configuration by an error", &self.quarantined);
         gauge("instances_running", "Instances running now, of all functions", &self.instances);
+        gauge("held_requests", "Requests held now, of all functions", &self.held);
+        gauge("held_bytes", "Bytes kept in memory by requests held now, of all functions", &self.held_bytes);
         registry.register(
             "pilotlight_config_last_success_timestamp_seconds",
             "When the last configuration began to serve",
@@ -143,6 +149,21 @@ impl State {
     const NAMES: [&'static str; 3] = ["starting", "ready", "draining"];
 }
 
+/// The first of the faults of the hold, and how many there are: they stand together in the table.
+const PARKED: (usize, usize) = {
+    let (mut first, mut count, mut at) = (0, 0, 0);
+    while at < fault::Kind::ALL.len() {
+        if matches!(fault::Kind::ALL[at].row().stage, fault::Stage::Park) {
+            if count == 0 {
+                first = at;
+            }
+            count += 1;
+        }
+        at += 1;
+    }
+    (first, count)
+};
+
 /// Metrics of one function's revision.
 #[derive(Debug)]
 pub struct FunctionMetrics {
@@ -154,10 +175,11 @@ pub struct FunctionMetrics {
     pub hold_seconds: Histogram,
     /// Requests held now.
     pub hold_depth: Gauge,
-    /// Requests that were not held because the queue was full.
-    pub hold_refused: Counter,
+    /// Bytes that they keep in memory.
+    pub hold_bytes: Gauge,
     /// Instances that ended on their own.
     pub crashes: Counter,
+    refused: [Counter; PARKED.1],
     instances: [Gauge; 3],
 }
 
@@ -168,14 +190,26 @@ impl Default for FunctionMetrics {
             start_seconds: Histogram::new(SECONDS),
             hold_seconds: Histogram::new(SECONDS),
             hold_depth: Gauge::default(),
-            hold_refused: Counter::default(),
+            hold_bytes: Gauge::default(),
             crashes: Counter::default(),
+            refused: Default::default(),
             instances: Default::default(),
         }
     }
 }
 
 impl FunctionMetrics {
+    /// Requests that ended in this fault while they were held, or instead of it.
+    pub fn refused(&self, kind: fault::Kind) -> Option<&Counter> {
+        self.refused.get((kind as usize).checked_sub(PARKED.0)?)
+    }
+
+    /// All of them, by name, save those that never happened.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let kinds = fault::Kind::ALL[PARKED.0..].iter().zip(&self.refused);
+        kinds.map(|(kind, counter)| (kind.name(), counter.get())).filter(|(_, count)| *count > 0)
+    }
+
     /// Instances in `state` now.
     pub fn instances(&self, state: State) -> &Gauge {
         &self.instances[state as usize]
@@ -240,7 +274,17 @@ impl Collector for Functions {
         each!(start_seconds, "instance_start_seconds", "From the start of an instance until it was ready");
         each!(hold_seconds, "hold_seconds", "How long requests were held before an instance took them");
         each!(hold_depth, "hold_queue_depth", "Requests held now");
-        each!(hold_refused, "hold_refused", "Requests refused because the hold queue was full");
+        each!(hold_bytes, "hold_bytes", "Bytes kept in memory by requests held now");
+        let rows = all.iter().flat_map(|(name, function)| {
+            let kinds = fault::Kind::ALL[PARKED.0..].iter().zip(&function.refused);
+            kinds.map(|(kind, counter)| ([("revision", &**name), ("fault", kind.name())], counter))
+        });
+        family(
+            encoder,
+            "pilotlight_hold_refused",
+            "Requests that ended in a fault of the hold, by fault",
+            rows,
+        )?;
         each!(crashes, "instance_crashes", "Instances that ended on their own");
         let rows = all.iter().flat_map(|(name, function)| {
             let states = State::NAMES.iter().zip(&function.instances);
@@ -269,5 +313,21 @@ impl Collector for Clusters {
             limits.map(|(limit, counter)| ([("cluster", &**name), ("limit", *limit)], counter))
         });
         family(encoder, "pilotlight_overflow", "Requests that met a limit of their cluster, by limit", rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fault::{Kind, Stage};
+
+    #[test]
+    fn exactly_the_faults_of_the_hold_are_counted_for_a_function() {
+        let metrics = FunctionMetrics::default();
+        for kind in Kind::ALL {
+            assert_eq!(metrics.refused(*kind).is_some(), kind.row().stage == Stage::Park, "{kind:?}");
+        }
+        metrics.refused(Kind::Removed).unwrap().inc();
+        assert_eq!(metrics.refusals().collect::<Vec<_>>(), [("Removed", 1)]);
     }
 }

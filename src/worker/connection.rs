@@ -3,7 +3,7 @@
 use super::board::{Board, Entry, HEAD_PATIENCE, IDLE_PATIENCE, Word};
 use super::socket::Socket;
 use crate::http::headers::Peer;
-use crate::proxy::{self, Connection, Local, ResponseBody, Stack};
+use crate::proxy::{self, Connection, Local, ResponseBody, STREAM_WINDOW, Stack};
 use crate::record::Direction;
 use crate::upstream::LocalExec;
 use http::{Request, Response};
@@ -28,7 +28,6 @@ use tokio::net::TcpStream;
 const MAX_HEAD: usize = 60 * 1024;
 /// hyper's read buffer: room for the largest head.
 const MAX_BUFFER: usize = 64 * 1024;
-const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 const MAX_STREAMS: u32 = 200;
 const MAX_LOCAL_RESETS: usize = 128;

@@ -200,7 +200,10 @@ impl Fleet {
         } else if short > 0 && unit.hold.waiting() > 0 {
             self.make_room(now, key, short);
         }
-        self.telemetry.metrics.instances.set(i64::from(self.floor.live));
+        let (metrics, room) = (&self.telemetry.metrics, self.registry.room());
+        metrics.instances.set(i64::from(self.floor.live));
+        metrics.held.set(i64::try_from(room.held()).unwrap_or(i64::MAX));
+        metrics.held_bytes.set(i64::try_from(room.bytes()).unwrap_or(i64::MAX));
     }
 
     /// Ends up to `count` idle instances of other revisions, the longest unused first, because this one has

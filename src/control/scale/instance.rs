@@ -57,6 +57,8 @@ pub(super) struct Instance {
     pub asked: bool,
     /// Runs what its revision said before a reload; takes no more requests and is not taken back.
     pub outdated: bool,
+    /// When its limit was opened last, while it is not yet given all who wait.
+    pub ramp: Option<Instant>,
     /// When it was last seen to have, or to have had, an exchange.
     pub used: Instant,
     /// Slots it had granted at the last look.
@@ -73,6 +75,7 @@ impl Instance {
             phase: Phase::Starting,
             asked,
             outdated: false,
+            ramp: None,
             used: now,
             granted: 0,
         }

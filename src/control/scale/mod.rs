@@ -7,9 +7,11 @@
 
 mod backoff;
 mod fleet;
+mod foresee;
 mod instance;
 mod leaving;
 mod probe;
+mod ramp;
 mod report;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! The scaler with a driver that only takes notes and a clock that is wound by hand; then once for real.
 
 use super::*;
-use crate::activator::Ticket;
+use crate::activator::{Ask, Ticket};
 use crate::clock;
 use crate::cluster::{Members, Rng, Slot, Taken};
 use crate::driver::{Exit, How, Order};
@@ -12,6 +12,9 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+
+mod held;
+mod sim;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -44,7 +47,7 @@ struct World {
 
 fn setup(ceiling: u32) -> Setup {
     let bell = Arc::new(Bell::new());
-    let registry = Arc::new(Registry::new(bell.clone()));
+    let registry = Arc::new(Registry::new(bell.clone(), Arc::default()));
     Setup { registry, telemetry: Telemetry::new(1), bell, ceiling }
 }
 
@@ -72,7 +75,9 @@ impl World {
     }
 
     fn take(&self, name: &str) -> Result<Taken, Kind> {
-        self.members(name).take_or_wait(Balance::LeastRequest, None, &mut Rng::with_seed(1), &[], 0)
+        self.members(name).take_or_wait(Balance::LeastRequest, None, &mut Rng::with_seed(1), &[], || {
+            Ok(Ask::at(clock::now()))
+        })
     }
 
     fn wait(&mut self, name: &str) -> Ticket<Slot> {
@@ -435,7 +440,9 @@ fn a_real_process_is_woken_serves_and_is_ended() {
         hello.command = Command::Run(crate::driver::tests::myself("driver::tests::acts_as_server"));
         scaler.apply(&[hello]);
         let members = registry.revision("default/hello");
-        let taken = members.take_or_wait(Balance::LeastRequest, None, &mut Rng::with_seed(1), &[], 0);
+        let taken = members.take_or_wait(Balance::LeastRequest, None, &mut Rng::with_seed(1), &[], || {
+            Ok(Ask::at(clock::now()))
+        });
         let Ok(Taken::Wait(ticket)) = taken else { panic!("nothing runs yet") };
         let slot = tokio::time::timeout(20 * SECOND, ticket).await.expect("no wake").expect("refused");
         std::net::TcpStream::connect(slot.endpoint().address).unwrap();

@@ -2,15 +2,17 @@
 
 use super::backoff::Backoff;
 use super::fleet::Floor;
+use super::foresee::limits;
 use super::instance::{Instance, Phase};
 use super::probe::Probing;
-use crate::activator::Hold;
+use super::ramp;
+use crate::activator::{Hold, Learned};
 use crate::autoscaler::{self, Bound, Demand, Facts, Peaks, Plan, Terms};
 use crate::clock::{self, Duration, Instant, SystemTime};
 use crate::cluster::{Endpoint, Members, Slot};
 use crate::driver::{Exit, How, InstanceId, Order};
 use crate::fault::Kind;
-use crate::telemetry::{FunctionMetrics, State};
+use crate::telemetry::FunctionMetrics;
 use proxy_config::model::{Command, ProbeAction, Revision};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,6 +25,8 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// The same thing is not said again sooner.
 const SILENCE: Duration = Duration::from_secs(60);
 const TICKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// The soonest next look.
+const AT_ONCE: Duration = Duration::from_millis(1);
 const DRAIN_TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// The last instance that ended on its own.
@@ -74,9 +78,13 @@ pub(super) struct Unit {
     pub next: Option<Instant>,
     /// When it was looked at last.
     pub looked: Option<Instant>,
-    metrics: Arc<FunctionMetrics>,
+    /// How long its starts take.
+    pub learned: Learned,
+    pub metrics: Arc<FunctionMetrics>,
     peaks: Peaks,
     lost: u32,
+    /// More was wanted at the last look than may be had.
+    pub bound: bool,
     generation: u64,
     refused: Said,
     bounded: Said,
@@ -89,6 +97,7 @@ impl Unit {
         hold: Arc<Hold<Slot>>,
         metrics: Arc<FunctionMetrics>,
     ) -> Unit {
+        hold.set_limits(limits(&revision));
         Unit {
             terms: Terms::of(&revision),
             revision: Arc::new(revision),
@@ -103,9 +112,11 @@ impl Unit {
             starved: false,
             next: None,
             looked: None,
+            learned: Learned::default(),
             metrics,
             peaks: Peaks::default(),
             lost: 0,
+            bound: false,
             generation: 0,
             refused: Said::default(),
             bounded: Said::default(),
@@ -128,6 +139,7 @@ impl Unit {
             endpoint.set_limit(revision.concurrency);
         }
         self.revision = Arc::new(revision.clone());
+        self.hold.set_limits(limits(revision));
         self.refused = Said::default();
         self.members.offer();
         self.next = Some(now);
@@ -165,9 +177,11 @@ impl Unit {
             self.replace(now, floor);
             self.give_up(now, floor);
             self.hold.expire(now);
+            self.ramp(now);
             self.adjust(now, floor)
         };
         self.drain(floor);
+        self.foresee(now);
         self.next = self.due(now);
         self.gauge();
         short
@@ -204,6 +218,7 @@ impl Unit {
             (0..start).for_each(|_| self.start(now, asked, floor));
         }
         self.stop_some(now, plan.stop, floor);
+        self.bound = plan.bound.is_some();
         self.starved = plan.short > 0;
         plan.short
     }
@@ -225,7 +240,7 @@ impl Unit {
         Demand {
             holder: 0,
             generation: self.generation,
-            queued: u32::try_from(self.hold.waiting()).unwrap_or(u32::MAX),
+            queued: u32::try_from(self.hold.waiting() + self.hold.take_missed()).unwrap_or(u32::MAX),
             in_flight,
             oldest: self.hold.oldest(),
             expires: now + TICKS.1,
@@ -326,12 +341,16 @@ impl Unit {
 
     fn ready(&mut self, now: Instant, id: InstanceId, address: SocketAddr) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
-        let endpoint = Endpoint::new(address, instance.name.clone(), 1, self.revision.concurrency);
+        let unlimited = self.revision.concurrency == 0;
+        let limit = if unlimited { ramp::FIRST } else { self.revision.concurrency };
+        let endpoint = Endpoint::new(address, instance.name.clone(), 1, limit);
+        instance.ramp = unlimited.then_some(now);
         instance.phase = Phase::Ready { endpoint: endpoint.clone(), since: now };
         instance.used = now;
         self.members.insert(endpoint);
         let served = self.members.offer();
         let took = now.saturating_duration_since(instance.since);
+        self.learned.saw(took);
         self.metrics.start_seconds.observe(took.as_secs_f64());
         // Its callers may have given up; the next ones find it for at least a window.
         if instance.asked {
@@ -397,20 +416,8 @@ impl Unit {
             (waits || !self.instances.is_empty()).then(|| (self.terms.window / 24).clamp(TICKS.0, TICKS.1));
         let wanted = waits || self.lost > 0 || self.present() < self.terms.min;
         let held = self.backoff.until(now).filter(|_| wanted).map(|until| until - now);
-        drain.into_iter().chain(tick).chain(held).min().map(|length| now + length)
-    }
-
-    fn gauge(&self) {
-        let set = |state, count: u32| {
-            self.metrics.instances(state).set(i64::from(count));
-        };
-        set(State::Starting, self.count(Instance::is_starting));
-        set(State::Ready, self.count(|instance| instance.ready().is_some()));
-        set(
-            State::Draining,
-            self.count(|instance| matches!(instance.phase, Phase::Draining { .. } | Phase::Stopping)),
-        );
-        self.metrics.hold_depth.set(i64::try_from(self.hold.waiting()).unwrap_or(i64::MAX));
+        let step = self.next_step().map(|at| at.saturating_duration_since(now).max(AT_ONCE));
+        drain.into_iter().chain(tick).chain(held).chain(step).min().map(|length| now + length)
     }
 }
 

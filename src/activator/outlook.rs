@@ -1,0 +1,37 @@
+//! What those who begin to wait have to expect, as the scaler last saw it.
+
+use crate::clock::{Duration, Instant};
+use crate::fault::Advice;
+
+/// Said by the scaler at each look. Without one nothing is expected, and nobody is turned away for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// How long a start takes as a rule; none: not known.
+    pub start: Option<Duration>,
+    /// When the first of those that are starting, or held back for a while, should be ready.
+    pub ready_at: Option<Instant>,
+    /// Some instance takes requests.
+    pub awake: bool,
+    /// No further instance may be started: `max-scale` is reached.
+    pub at_most: bool,
+    /// More is wanted than may be started, and nothing is on its way: only finished work makes room.
+    pub crowded: bool,
+}
+
+impl Outlook {
+    /// When an instance should be there for somebody who comes now, if there is none yet.
+    pub fn expected(&self, now: Instant) -> Option<Instant> {
+        match (self.awake, self.ready_at, self.start) {
+            (true, ..) => None,
+            (false, Some(at), _) => Some(at),
+            (false, None, Some(start)) => Some(now + start),
+            (false, None, None) => None,
+        }
+    }
+
+    /// What somebody who is turned away is told: to come back when a start should be over, in whole seconds.
+    pub fn advice(&self, status: u16) -> Advice {
+        let seconds = self.start.map_or(1.0, |start| start.as_secs_f64().ceil().clamp(1.0, 3600.0));
+        Advice { retry_after: seconds as u16, status }
+    }
+}

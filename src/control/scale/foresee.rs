@@ -1,0 +1,51 @@
+//! What a revision's hold and gauges are told after each look.
+
+use super::instance::{Instance, Phase};
+use super::unit::Unit;
+use crate::activator::{HoldLimits, Outlook};
+use crate::clock::Instant;
+use crate::telemetry::State;
+use proxy_config::model::Revision;
+
+impl Unit {
+    /// Says what those who come now have to expect.
+    pub fn foresee(&self, now: Instant) {
+        let start = self.learned.expected();
+        let begun = self.instances.values().filter(|i| i.is_starting()).map(|i| i.since).min();
+        let ready = self.count(|instance| instance.ready().is_some());
+        let held_back = self.backoff.until(now);
+        self.hold.set_outlook(Outlook {
+            start,
+            ready_at: begun.or(held_back).zip(start).map(|(begins, start)| begins + start),
+            awake: ready > 0,
+            at_most: self.terms.max > 0 && self.present() >= self.terms.max,
+            crowded: self.bound && begun.is_none(),
+        });
+    }
+
+    /// Writes down how many there are.
+    pub fn gauge(&self) {
+        let set = |state, count: u32| {
+            self.metrics.instances(state).set(i64::from(count));
+        };
+        set(State::Starting, self.count(Instance::is_starting));
+        set(State::Ready, self.count(|instance| instance.ready().is_some()));
+        set(
+            State::Draining,
+            self.count(|instance| matches!(instance.phase, Phase::Draining { .. } | Phase::Stopping)),
+        );
+        self.metrics.hold_depth.set(i64::try_from(self.hold.waiting()).unwrap_or(i64::MAX));
+        self.metrics.hold_bytes.set(i64::try_from(self.hold.bytes()).unwrap_or(i64::MAX));
+    }
+}
+
+/// The bounds of a revision's hold.
+pub(super) fn limits(revision: &Revision) -> HoldLimits {
+    let holding = &revision.holding;
+    HoldLimits {
+        count: holding.count as usize,
+        bytes: usize::try_from(holding.bytes).unwrap_or(usize::MAX),
+        age: holding.age,
+        overflow_status: holding.overflow_status,
+    }
+}
