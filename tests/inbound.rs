@@ -123,7 +123,7 @@ impl Proxy {
         let telemetry = Telemetry::new(workers);
         let published: Arc<Published> = Arc::default();
         let environment = Environment {
-            registry: Arc::new(Registry::new(Arc::new(Bell::new()))),
+            registry: Arc::new(Registry::new(Arc::new(Bell::new()), Arc::default())),
             telemetry: telemetry.clone(),
             numbers: Default::default(),
         };

@@ -19,6 +19,7 @@ mod examples;
 mod functions;
 mod harness;
 mod headers;
+mod holding;
 mod hygiene;
 mod lifecycle;
 mod limits;

@@ -1,0 +1,95 @@
+//! Requests that wait: their bounds, what those are told who cannot, and what is started for them.
+
+use crate::support::proxy::{Directory, PILOTLIGHT};
+use crate::support::{Proxy, Request, eventually, millis, seconds, together, yaml};
+
+fn ask(proxy: &Proxy, function: &str, path: &str) -> Request {
+    proxy.get(path).host(&format!("{function}.default.localhost")).timeout(seconds(60))
+}
+
+/// A function that begins to listen after so long and leaves a line in a file at each start.
+fn slow(directory: &Directory, name: &str, after: &str, annotations: &str, spec: &str) -> String {
+    let file = directory.path().join(name);
+    let script = format!("echo start >> {}; exec {PILOTLIGHT} echo --start-delay {after}", file.display());
+    let command = format!("pilotlight.dev/local-command: \"sh -c '{script}'\"\n{annotations}");
+    yaml::function_running(name, "[/app]", &command, spec)
+}
+
+fn starts(directory: &Directory, name: &str) -> usize {
+    std::fs::read_to_string(directory.path().join(name)).map_or(0, |text| text.lines().count())
+}
+
+#[test]
+fn a_thousand_at_once_start_exactly_the_instances_they_need() {
+    let directory = Directory::new();
+    let annotations = "autoscaling.knative.dev/max-scale: '20'";
+    let text = slow(&directory, "burst", "500ms", annotations, "containerConcurrency: 100");
+    let proxy = Proxy::with(text).workers(2).start();
+    let answers = together(1000, |_| ask(&proxy, "burst", "/?delay=2s").send().expect(200).json());
+    let peak = answers.iter().map(|answer| answer["peak"].as_u64().unwrap()).max().unwrap();
+    assert!(peak <= 100, "{peak} at once");
+    assert_eq!(starts(&directory, "burst"), 10, "a hundred requests each");
+}
+
+#[test]
+fn beyond_the_limit_of_the_queue_the_answer_says_when_to_come_back() {
+    for (status, annotation) in [(503, ""), (429, "pilotlight.dev/overflow-status: '429'")] {
+        let directory = Directory::new();
+        let annotations = format!("pilotlight.dev/hold-count: '1'\n{annotation}");
+        let proxy = Proxy::with(slow(&directory, "small", "1500ms", &annotations, "")).start();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| ask(&proxy, "small", "/first").send().expect(200));
+            eventually("one waits", seconds(5), || {
+                (proxy.metrics().sum("pilotlight_held_requests", &[]) == 1.0).then_some(())
+            });
+            let refused = ask(&proxy, "small", "/second").send().expect(status);
+            assert!(refused.took < millis(500), "{:?}", refused.took);
+            assert_eq!(refused.header("retry-after"), "1");
+            assert!(refused.text().contains("waiting for this function"), "{}", refused.text());
+            first.join().unwrap();
+        });
+        assert!(proxy.access_line(&["/second", "UO"]).contains("hold_queue_full"));
+        let labels = [("revision", "default/small-00001"), ("fault", "HoldFull")];
+        assert_eq!(proxy.metrics().sum("pilotlight_hold_refused_total", &labels), 1.0);
+    }
+}
+
+#[test]
+fn the_process_has_a_ceiling_for_all_functions_together() {
+    let directory = Directory::new();
+    let text = slow(&directory, "one", "1500ms", "", "") + &slow(&directory, "two", "1500ms", "", "");
+    let proxy = Proxy::with(text).args(["--max-held", "1"]).start();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| ask(&proxy, "one", "/").send().expect(200));
+        eventually("one waits", seconds(5), || {
+            (proxy.metrics().sum("pilotlight_held_requests", &[]) == 1.0).then_some(())
+        });
+        ask(&proxy, "two", "/other").send().expect(503);
+        first.join().unwrap();
+    });
+    assert!(proxy.access_line(&["/other"]).contains("hold_ceiling"), "{}", proxy.output());
+    assert_eq!(starts(&directory, "two"), 0, "who is not held wakes nothing");
+}
+
+#[test]
+fn who_cannot_wait_for_a_start_is_told_at_once_and_the_next_ones_are_served() {
+    let directory = Directory::new();
+    let annotations = "autoscaling.knative.dev/window: 6s";
+    let proxy = Proxy::with(slow(&directory, "late", "2s", annotations, "timeoutSeconds: 1")).start();
+    // How long it takes is not known yet: the first waits for as long as it may.
+    ask(&proxy, "late", "/unknown").send().expect(504);
+    eventually("it starts all the same", seconds(10), || {
+        (ask(&proxy, "late", "/").send().status == 200).then_some(())
+    });
+    eventually("it is at zero again", seconds(30), || {
+        let functions = proxy.admin().get("/functions").send().json();
+        functions["functions"][0]["instances"].as_array().unwrap().is_empty().then_some(())
+    });
+    let refused = ask(&proxy, "late", "/known").send().expect(504);
+    assert!(refused.took < millis(300), "{:?}", refused.took);
+    assert!(!refused.header("retry-after").is_empty());
+    assert!(proxy.access_line(&["/known"]).contains("hold_deadline_too_short"), "{}", proxy.output());
+    eventually("it starts for those who come later", seconds(10), || {
+        (ask(&proxy, "late", "/").send().status == 200).then_some(())
+    });
+}
