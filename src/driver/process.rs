@@ -112,7 +112,13 @@ impl Processes {
         let port =
             port::free(&shared.lock().ports).map_err(|error| format!("no port can be bound: {error}"))?;
         let mut command = launch::command(&order.revision, port, &around)?;
+        if let Some(watchdog) = &mut shared.lock().watchdog {
+            watchdog.announced(&mut command).map_err(|error| format!("the watchdog is not told: {error}"))?;
+        }
         let mut child = command.spawn().map_err(|error| {
+            if let Some(watchdog) = &mut shared.lock().watchdog {
+                watchdog.failed();
+            }
             let directory = order.revision.directory.display();
             format!("{} in {directory}: {error}", command.get_program().display())
         })?;
