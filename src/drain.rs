@@ -187,6 +187,8 @@ pub struct Drain {
     asked: Notify,
     exit_by: Mutex<Option<Instant>>,
     shards: Mutex<Vec<Arc<Shard>>>,
+    /// Client sockets that have not yet taken all they were given.
+    backed_up: Arc<AtomicUsize>,
 }
 
 impl Drain {
@@ -201,6 +203,7 @@ impl Drain {
             asked: Notify::new(),
             exit_by: Mutex::new(None),
             shards: Mutex::new(Vec::new()),
+            backed_up: Arc::default(),
         })
     }
 
@@ -250,9 +253,15 @@ impl Drain {
         Counter { own: Rc::new(Own { shard }) }
     }
 
-    /// Exchanges in flight on all workers.
+    /// Exchanges in flight on all workers, and sockets whose client is yet to take the end of an answer.
     pub fn in_flight(&self) -> usize {
-        self.shards.lock().iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
+        let exchanges: usize = self.shards.lock().iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum();
+        exchanges + self.backed_up.load(Ordering::Relaxed)
+    }
+
+    /// For one client socket, which may belong to any thread.
+    pub fn backlog(&self) -> Backlog {
+        Backlog { count: self.backed_up.clone(), is: false }
     }
 
     /// What remains, at `now`, until the process is to be gone; the whole timeout if nobody has asked.
@@ -313,6 +322,40 @@ impl Drain {
             Phase::Done if in_flight > 0 => tracing::warn!(in_flight, "stopping: requests are given up"),
             Phase::Done => tracing::info!("stopping: every request has finished"),
         }
+    }
+}
+
+/// Whether one client socket is full. An exchange is over once its answer is in the socket's buffers or
+/// before them; a process that ends takes the latter with it.
+#[derive(Debug)]
+pub struct Backlog {
+    count: Arc<AtomicUsize>,
+    is: bool,
+}
+
+impl Backlog {
+    /// Notes how a write went: `true`, the socket took nothing.
+    #[inline]
+    pub fn note(&mut self, full: bool) {
+        if full != self.is {
+            self.change(full);
+        }
+    }
+
+    #[cold]
+    fn change(&mut self, full: bool) {
+        self.is = full;
+        if full {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        self.note(false);
     }
 }
 

@@ -162,7 +162,7 @@ impl Members {
                 break;
             }
         }
-        None
+        home.and_then(|home| list.last_resort(home))
     }
 
     /// A place now, or a place in the queue for one on the terms of `ask`, which is asked only then. Nobody
@@ -224,6 +224,18 @@ impl Members {
     /// Takes back those whose ejection is over. To be called every `interval`.
     pub fn sweep(&self, now: Instant, interval: Duration) -> usize {
         self.list.load().endpoints.iter().filter(|e| e.health.sweep(now, interval)).count()
+    }
+}
+
+impl List {
+    /// Instances of a function may all be ejected once the healthy ones have gone. Nothing would be started
+    /// beside them, so they are better than none.
+    #[cold]
+    fn last_resort(&self, home: &Arc<Members>) -> Option<Slot> {
+        if !self.endpoints.iter().all(|e| e.health.is_ejected() || e.is_closed()) {
+            return None;
+        }
+        self.endpoints.iter().find_map(|endpoint| Slot::take(endpoint, Some(home)))
     }
 }
 
@@ -356,6 +368,38 @@ mod tests {
         assert!(members.take(Balance::Random, Some(&outlier(100, 50)), &mut rng, &[]).is_some());
         assert_eq!(members.sweep(now + Duration::from_secs(30), policy.interval), 2);
         assert!(members.take(Balance::Random, Some(&policy), &mut rng, &[]).is_some());
+    }
+
+    #[test]
+    fn instances_of_a_function_that_are_all_ejected_are_better_than_none() {
+        let members = Registry::new(Arc::new(Bell::new())).revision("default/hello-1");
+        let [one, two, three] = [1, 2, 3].map(|port| {
+            let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], port)), "i".into(), 1, 1);
+            members.insert(endpoint.clone());
+            endpoint
+        });
+        let (policy, mut rng, now) = (outlier(100, 0), Rng::with_seed(1), clock::now());
+        let mut take = || members.take(Balance::Random, Some(&policy), &mut rng, &[]);
+        assert!(members.report(&one, 500, &policy, now) && members.report(&two, 500, &policy, now));
+        let held = take().unwrap();
+        assert_eq!(held.endpoint().id, three.id);
+        assert!(take().is_none(), "the healthy one is only busy");
+        three.close();
+        assert!(take().is_some_and(|slot| slot.endpoint().id != three.id));
+        members.remove(three.id);
+        members.remove(two.id);
+        assert!(take().is_some());
+    }
+
+    #[test]
+    fn clusters_that_nobody_holds_are_forgotten_and_instances_are_not() {
+        let registry = Registry::new(Arc::new(Bell::new()));
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        registry.given("gone").replace(&[(address, 1)]);
+        registry.revision("default/runs").insert(Endpoint::new(address, "i".into(), 1, 0));
+        registry.prune();
+        assert!(registry.given("gone").is_empty());
+        assert_eq!(registry.revision("default/runs").len(), 1);
     }
 
     #[test]

@@ -85,10 +85,13 @@ impl Attempts<'_> {
             let outcome = self.attempt(slot).await;
             self.report(&outcome);
             let verdict = match &outcome {
-                Ok(response) => self.judge(response),
-                Err(missed) => self.judge_miss(missed),
+                Ok(response) => self.judge(response, self.tries_left()),
+                Err(missed) => self.judge_miss(missed, self.tries_left()),
             };
             if verdict == Verdict::GiveUp || !self.may_go_on(verdict) {
+                if self.tries.counted > 0 && !self.tries_left() {
+                    self.note_exhaustion(&outcome);
+                }
                 return match outcome {
                     Ok(response) => self.reply(response),
                     Err(missed) => Err(missed.fault),
@@ -190,20 +193,32 @@ impl Attempts<'_> {
         Some(request)
     }
 
-    fn judge(&self, response: &Response<Incoming>) -> Verdict {
-        let (status, headers) = (response.status(), response.headers());
-        let grpc = if self.closing.record.grpc { grpc::status(headers) } else { None };
-        retry::on_response(status, headers, grpc, self.outbound.retry(), self.tries_left())
+    /// One more try was wanted, and none was left: Envoy's URX.
+    #[cold]
+    fn note_exhaustion(&mut self, outcome: &Result<Response<Incoming>, Missed>) {
+        let wanted = match outcome {
+            Ok(response) => self.judge(response, true),
+            Err(missed) => self.judge_miss(missed, true),
+        };
+        if wanted != Verdict::GiveUp {
+            self.closing.record.flags |= Flags::of("URX");
+        }
     }
 
-    fn judge_miss(&self, missed: &Missed) -> Verdict {
+    fn judge(&self, response: &Response<Incoming>, tries_left: bool) -> Verdict {
+        let (status, headers) = (response.status(), response.headers());
+        let grpc = if self.closing.record.grpc { grpc::status(headers) } else { None };
+        retry::on_response(status, headers, grpc, self.outbound.retry(), tries_left)
+    }
+
+    fn judge_miss(&self, missed: &Missed, tries_left: bool) -> Verdict {
         let failure = Failure {
             kind: missed.fault.kind,
             stale: missed.stale,
             unsent: missed.unsent,
             idempotent: self.outbound.idempotent,
         };
-        retry::on_failure(failure, self.outbound.retry(), self.tries_left(), !self.tries.free_used)
+        retry::on_failure(failure, self.outbound.retry(), tries_left, !self.tries.free_used)
     }
 
     fn tries_left(&self) -> bool {
@@ -280,9 +295,6 @@ impl Attempts<'_> {
 
     /// The answer, on its way down with everything it holds.
     fn reply(&mut self, response: Response<Incoming>) -> Result<Reply, Fault> {
-        if self.tries.counted > 0 && !self.tries_left() && response.status().is_server_error() {
-            self.closing.record.flags |= Flags::of("URX");
-        }
         if let Some(source) = &self.closing.source {
             source.borrow_mut().settle();
         }

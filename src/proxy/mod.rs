@@ -33,6 +33,7 @@ pub use rescue::Rescue;
 use crate::cluster::Rng;
 use crate::drain::{Counter, Drain};
 use crate::http::headers::Peer;
+use crate::limit::Place;
 use crate::record::Direction;
 use crate::snapshot::{Reader, Snapshot};
 use crate::telemetry::{self, Telemetry};
@@ -85,6 +86,27 @@ impl Local {
     }
 }
 
+/// A client connection on the counts, until its last exchange or its tunnel has ended.
+#[derive(Debug)]
+pub struct Seat {
+    telemetry: Arc<Telemetry>,
+    _place: Place,
+}
+
+impl Seat {
+    /// One more client connection.
+    pub fn new(place: Place, telemetry: &Arc<Telemetry>) -> Seat {
+        telemetry.metrics.downstream_connections.inc();
+        Seat { telemetry: telemetry.clone(), _place: place }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.telemetry.metrics.downstream_connections.dec();
+    }
+}
+
 /// What all exchanges of one client connection have in common.
 #[derive(Debug)]
 pub struct Connection {
@@ -110,6 +132,8 @@ pub struct Connection {
     pub reads: Arc<AtomicU32>,
     /// `reads` when the last exchange ended: more of them since then are a head under way.
     pub reads_served: Cell<u32>,
+    /// Its place among all client connections.
+    pub seat: Seat,
 }
 
 /// The layers and the spine, for one client connection.

@@ -107,7 +107,7 @@ pub(super) fn request<'a>(
         // As the upstream sees them: with the request id and the addresses that were added.
         closing.record.captured = log.format().capture_request(&parts.headers);
     }
-    let idempotent = retry::is_idempotent(&parts.method) && switch.is_none();
+    let idempotent = retry::is_idempotent(&parts.method);
     let rare = (policy.is_some() || switch.is_some() || fields.is_some())
         .then(|| Box::new(Rare { policy, switch, fields }));
     Ok(Outbound { timeout, policy: &forwarding.retry, idempotent, rare })

@@ -3,7 +3,7 @@
 use super::board::Board;
 use super::connection;
 use crate::limit::Ceiling;
-use crate::proxy::Local;
+use crate::proxy::{Local, Seat};
 use crate::record::Direction;
 use std::collections::HashMap;
 use std::io;
@@ -87,13 +87,11 @@ impl Door {
                 metrics.downstream_refused.inc();
                 continue;
             };
-            metrics.downstream_connections.inc();
             let (local, board) = (self.local.clone(), self.board.clone());
             let (number, direction) = (self.number, self.direction);
             tokio::task::spawn_local(async move {
-                connection::serve(local.clone(), board, number, direction, stream, remote).await;
-                local.telemetry.metrics.downstream_connections.dec();
-                drop(place);
+                let seat = Seat::new(place, &local.telemetry);
+                connection::serve(local, board, number, direction, stream, remote, seat).await;
             });
         }
     }

@@ -4,6 +4,7 @@
 //! One sweep instead of a timer for each connection: a request costs nothing here, and patience is exact to
 //! a second.
 
+use crate::clock;
 use crate::proxy::{Connection, Local};
 use crate::record::Direction;
 use std::cell::{Cell, RefCell};
@@ -108,6 +109,10 @@ pub(super) struct Board {
 impl Board {
     /// Puts a connection up; take it down with [`Board::remove`].
     pub(super) fn add(&self, connection: Rc<Connection>, http2: bool) -> Rc<Entry> {
+        // Who comes while the process closes is told to go like those who were there.
+        let local = &connection.local;
+        let late = connection.direction != Direction::Outbound && local.drain.is_closing();
+        let finish_at = late.then(|| clock::now() + local.drain.stagger(local.rng.borrow_mut().u64(..)));
         let entry = Rc::new(Entry {
             connection,
             http2,
@@ -115,7 +120,7 @@ impl Board {
             waker: RefCell::new(None),
             idle_since: Cell::new(None),
             head_since: Cell::new(None),
-            finish_at: Cell::new(None),
+            finish_at: Cell::new(finish_at),
         });
         self.entries.borrow_mut().push(entry.clone());
         entry

@@ -3,7 +3,7 @@
 use super::board::{Board, Entry, HEAD_PATIENCE, IDLE_PATIENCE, Word};
 use super::socket::Socket;
 use crate::http::headers::Peer;
-use crate::proxy::{self, Connection, Local, ResponseBody, STREAM_WINDOW, Stack};
+use crate::proxy::{self, Connection, Local, ResponseBody, STREAM_WINDOW, Seat, Stack};
 use crate::record::Direction;
 use crate::upstream::LocalExec;
 use http::{Request, Response};
@@ -58,6 +58,7 @@ pub(super) async fn serve(
     direction: Direction,
     stream: TcpStream,
     remote: SocketAddr,
+    seat: Seat,
 ) {
     // Without it, small answers wait for the client's delayed acknowledgements.
     let _ = stream.set_nodelay(true);
@@ -76,9 +77,10 @@ pub(super) async fn serve(
         busy: Cell::new(0),
         reads: reads.clone(),
         reads_served: Cell::new(0),
+        seat,
     });
     let entry = board.add(connection.clone(), http2);
-    let socket = Socket::new(stream, reads);
+    let socket = Socket::new(stream, reads, connection.local.drain.backlog());
     let stack = Stacked(RefCell::new(proxy::stack(connection)));
     if http2 {
         serve2(socket, stack, &entry).await

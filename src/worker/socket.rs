@@ -1,5 +1,7 @@
-//! A client's socket as hyper reads it, with a count of the reads that brought something.
+//! A client's socket as hyper uses it, with a count of the reads that brought something, and a note of whether
+//! it is full.
 
+use crate::drain::Backlog;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use std::io::{self, IoSlice};
@@ -14,12 +16,13 @@ use tokio::net::TcpStream;
 pub(super) struct Socket {
     stream: TokioIo<TcpStream>,
     reads: Arc<AtomicU32>,
+    backlog: Backlog,
 }
 
 impl Socket {
     /// Around `stream`, counting into `reads`.
-    pub(super) fn new(stream: TcpStream, reads: Arc<AtomicU32>) -> Socket {
-        Socket { stream: TokioIo::new(stream), reads }
+    pub(super) fn new(stream: TcpStream, reads: Arc<AtomicU32>, backlog: Backlog) -> Socket {
+        Socket { stream: TokioIo::new(stream), reads, backlog }
     }
 }
 
@@ -42,7 +45,9 @@ impl Read for Socket {
 impl Write for Socket {
     #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.backlog.note(polled.is_pending());
+        polled
     }
 
     #[inline]
@@ -64,6 +69,8 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.backlog.note(polled.is_pending());
+        polled
     }
 }

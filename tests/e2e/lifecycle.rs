@@ -79,6 +79,43 @@ fn a_killed_proxy_leaves_ports_that_the_next_one_gets() {
 }
 
 #[test]
+fn sigterm_lets_a_slow_reader_have_the_last_byte() {
+    let origin = Origin::h1().reply(&"x".repeat(8 << 20));
+    let mut proxy = Proxy::to(&origin).workers(1).start();
+    let mut client = proxy.front().raw();
+    client.send("GET / HTTP/1.1\nhost: shop\n\n");
+    assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+    proxy.signal(Signal::TERM);
+    for _ in 0..8 << 20 >> 15 {
+        std::thread::sleep(millis(10));
+        client.read_exactly(1 << 15);
+    }
+    assert!(proxy.exits_within(seconds(10)).success());
+}
+
+#[test]
+fn an_http2_client_that_comes_while_the_proxy_closes_is_told_to_go_too() {
+    let origin = Origin::h1().answer(|seen| {
+        let wait = if seen.uri.path() == "/slow" { seconds(4) } else { millis(0) };
+        crate::support::Reply::text("hello").after(wait)
+    });
+    let mut proxy = Proxy::to(&origin).args(["--drain-timeout", "8s"]).workers(1).start();
+    let front = proxy.front();
+    let slow = std::thread::spawn(move || front.get("/slow").send());
+    eventually("the slow one is under way", seconds(5), || (origin.hits() == 1).then_some(()));
+    proxy.signal(Signal::TERM);
+    proxy.logs("closing: ");
+    let mut late = front.connect_h2();
+    late.send(front.get("/")).expect(200);
+    while late.try_send(front.get("/")).is_ok() {
+        std::thread::sleep(millis(20));
+    }
+    assert!(!slow.is_finished(), "it could go on until the end");
+    slow.join().unwrap().expect(200);
+    assert!(proxy.exits_within(seconds(10)).success());
+}
+
+#[test]
 fn a_second_sigterm_hurries() {
     let origin = Origin::h1().delay(seconds(60)).reply("never");
     let mut proxy = Proxy::to(&origin).start();

@@ -1,6 +1,7 @@
 //! Limits hold exactly, whatever the number of workers.
 
-use crate::support::{Origin, Proxy, Response, eventually, millis, seconds, together, yaml};
+use crate::support::proxy::PILOTLIGHT;
+use crate::support::{Origin, Proxy, RawOrigin, Response, eventually, millis, seconds, together, yaml};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -149,4 +150,31 @@ fn container_concurrency_one_peaks_at_one_over_four_workers() {
         |path: &str| proxy.get(path).host("one.default.localhost").timeout(seconds(30)).send().expect(200);
     together(24, |_| ask("/?delay=20ms"));
     assert_eq!(ask("/").json()["peak"], 1);
+}
+
+#[test]
+fn a_client_whose_connection_became_a_tunnel_still_counts_as_a_connection() {
+    let origin = RawOrigin::script(|mut connection, _| {
+        connection.read_head();
+        connection.send("HTTP/1.1 101 Switching Protocols\nconnection: upgrade\nupgrade: websocket\n\n");
+        connection.read_to_end();
+    });
+    // Two descriptors a connection, and some to spare: 68 clients.
+    let few = ["sh", "-c", "ulimit -n 200; exec \"$0\" \"$@\"", PILOTLIGHT];
+    let text = yaml::all_to("HTTP", &[origin.address()]);
+    let proxy = Proxy::with(text).workers(1).program(&few).start();
+    let front = proxy.front();
+    let tunnel = || {
+        let mut client = front.raw();
+        client.send("GET / HTTP/1.1\nhost: shop\nconnection: upgrade\nupgrade: websocket\n\n");
+        client.read_until("\n").starts_with("HTTP/1.1 101 ").then_some(client)
+    };
+    let mut open: Vec<_> = (0..68).filter_map(|_| tunnel()).collect();
+    assert_eq!(open.len(), 68);
+    assert_eq!(front.raw().read_to_end(), "", "one more is refused");
+    open.pop();
+    eventually("there is room again", seconds(5), || {
+        let mut client = front.raw();
+        client.is_silent_for(millis(50)).then_some(())
+    });
 }

@@ -13,6 +13,7 @@ mod support;
 
 mod articles;
 mod articles_user;
+mod chaos;
 mod clients;
 mod discovery;
 mod examples;

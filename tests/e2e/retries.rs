@@ -155,3 +155,46 @@ fn every_endpoint_down_but_one_answers_every_time() {
         proxy.get("/").send().expect(200);
     }
 }
+
+#[test]
+fn an_upgrade_over_a_connection_that_had_died_is_asked_for_again() {
+    let origin = RawOrigin::script(|mut connection, number| {
+        let head = connection.read_head();
+        if head.contains("upgrade: websocket") {
+            connection.send("HTTP/1.1 101 Switching Protocols\nconnection: upgrade\nupgrade: websocket\n\n");
+            connection.read_to_end();
+            return;
+        }
+        connection.send(&format!("HTTP/1.1 200 OK\ncontent-length: 1\n\n{number}"));
+        connection.read_head();
+    });
+    let proxy = proxy_with("retries: {}", &[origin.address()]);
+    proxy.get("/").send().expect(200);
+    let mut client = proxy.front().raw();
+    client.send("GET / HTTP/1.1\nhost: shop\nconnection: upgrade\nupgrade: websocket\n\n");
+    assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+    assert_eq!(origin.connections(), 2);
+}
+
+#[test]
+fn urx_says_that_one_more_try_was_wanted_and_none_was_left() {
+    let check = |origin: &RawOrigin, retry_on: &str, wanted: &str| {
+        let route = format!("retries: {{attempts: 1, retryOn: '{retry_on}'}}");
+        let proxy = proxy_with(&route, &[origin.address()]);
+        proxy.get("/tried").send();
+        let line = proxy.access_line(&["/tried"]);
+        assert!(line.contains(wanted), "{line}");
+    };
+    let breaks = RawOrigin::script(|mut connection, _| drop(connection.read_head()));
+    check(&breaks, "reset", " 503 UC,URX ");
+    let breaks_then_fails = || {
+        RawOrigin::script(|mut connection, number| {
+            connection.read_head();
+            if number > 1 {
+                connection.send("HTTP/1.1 500 No\ncontent-length: 0\n\n");
+            }
+        })
+    };
+    check(&breaks_then_fails(), "reset", " 500 - ");
+    check(&breaks_then_fails(), "reset,retriable-status-codes,500", " 500 URX ");
+}
