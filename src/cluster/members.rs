@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn instances_of_a_function_that_are_all_ejected_are_better_than_none() {
-        let members = Registry::new(Arc::new(Bell::new())).revision("default/hello-1");
+        let members = Registry::new(Arc::default(), Arc::default()).revision("default/hello-1");
         let [one, two, three] = [1, 2, 3].map(|port| {
             let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], port)), "i".into(), 1, 1);
             members.insert(endpoint.clone());
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn clusters_that_nobody_holds_are_forgotten_and_instances_are_not() {
-        let registry = Registry::new(Arc::new(Bell::new()));
+        let registry = Registry::new(Arc::default(), Arc::default());
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         registry.given("gone").replace(&[(address, 1)]);
         registry.revision("default/runs").insert(Endpoint::new(address, "i".into(), 1, 0));
