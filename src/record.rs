@@ -4,6 +4,10 @@
 //! whatever happened between; metrics and access log are views of it. It decides nothing, and making one
 //! never allocates: names are shared, headers are counted references.
 
+mod cold;
+
+pub use cold::{Birth, Cause, ColdStart};
+
 use crate::clock::{Duration, Instant};
 use crate::fault;
 use http::uri::PathAndQuery;
@@ -101,6 +105,8 @@ pub struct Record {
     pub bytes_sent: u64,
     /// How long it was held before an instance took it.
     pub hold: Duration,
+    /// The cold start it waited for, if it did.
+    pub cold: Option<Box<ColdStart>>,
     /// From dispatch to the upstream's response head: `x-envoy-upstream-service-time`.
     pub service_time: Option<Duration>,
     /// Whether the request is gRPC.
@@ -145,6 +151,7 @@ impl Record {
             bytes_received: 0,
             bytes_sent: 0,
             hold: Duration::ZERO,
+            cold: None,
             service_time: None,
             grpc: false,
             grpc_status: None,

@@ -1,6 +1,7 @@
 //! One address that can take exchanges, and the permission to send it one.
 
 use super::{Health, Members};
+use crate::record::Birth;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -22,6 +23,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// Whether it is left out for its errors.
     pub health: Health,
+    /// How it was started, if it was.
+    birth: Option<Arc<Birth>>,
     /// Exchanges it may have at once; 0: no limit.
     limit: AtomicU32,
     /// Bit 63: takes no more. Below: exchanges it has.
@@ -33,16 +36,37 @@ pub struct Endpoint {
 impl Endpoint {
     /// A new endpoint with no exchanges.
     pub fn new(address: SocketAddr, name: Arc<str>, weight: u32, limit: u32) -> Arc<Endpoint> {
-        Arc::new(Endpoint {
+        Arc::new(Endpoint::with(address, name, weight, limit, None))
+    }
+
+    /// The same for an instance that was started.
+    pub fn born(address: SocketAddr, name: Arc<str>, limit: u32, birth: Birth) -> Arc<Endpoint> {
+        Arc::new(Endpoint::with(address, name, 1, limit, Some(Arc::new(birth))))
+    }
+
+    fn with(
+        address: SocketAddr,
+        name: Arc<str>,
+        weight: u32,
+        limit: u32,
+        birth: Option<Arc<Birth>>,
+    ) -> Endpoint {
+        Endpoint {
             id: NEXT_ID.fetch_add(1, Relaxed),
             address,
             name,
             weight: weight.max(1),
             health: Health::default(),
+            birth,
             limit: AtomicU32::new(limit),
             state: AtomicU64::new(0),
             granted: AtomicU64::new(0),
-        })
+        }
+    }
+
+    /// How it was started, if it was.
+    pub fn birth(&self) -> Option<&Arc<Birth>> {
+        self.birth.as_ref()
     }
 
     /// Exchanges it has now.

@@ -148,11 +148,18 @@ impl Attempts<'_> {
         }
         let Some(message) = self.message(stale) else { return Err(Kind::NotSent.into()) };
         let Some(lease) = &mut self.hands.lease else { return Err(Kind::NotSent.into()) };
+        if let Some(cold) = &mut self.closing.record.cold {
+            cold.sent = Some(clock::now());
+        }
         let sending = pin!(lease.send(message));
         match self.deadlines.within(None, sending).await {
             Ok(Ok(response)) => {
-                let took = clock::now().saturating_duration_since(dispatched);
+                let now = clock::now();
+                let took = now.saturating_duration_since(dispatched);
                 self.closing.record.service_time = Some(took);
+                if self.closing.record.cold.is_some() {
+                    self.woken(now);
+                }
                 Ok(response)
             }
             Ok(Err(error)) => Err(self.missed(error, stale)),

@@ -6,15 +6,18 @@ use super::STREAM_WINDOW;
 use super::attempt::Attempts;
 use super::closing::Closing;
 use super::deadline::Deadlines;
+use super::lineage;
 use crate::activator::{Ask, Ticket};
 use crate::clock;
 use crate::cluster::{Slot, Taken};
 use crate::fault::{Fault, Kind};
-use crate::record::Protocol;
+use crate::record::{ColdStart, Protocol};
+use crate::snapshot::Destination;
 use futures_util::future::{Either, select};
-use http::header::CONTENT_LENGTH;
-use http::request;
+use http::header::{CONTENT_LENGTH, USER_AGENT};
+use http::{HeaderMap, request};
 use std::future::Future;
+use std::time::Instant;
 
 /// What is in memory of a body that nobody reads and that does not say its length: over HTTP/1 what came with
 /// the head, in hyper's first buffer; over HTTP/2 no more on average, as streams share the connection's window.
@@ -28,9 +31,9 @@ impl Attempts<'_> {
             if self.outbound.retry().avoid_tried || self.tries.fresh { &self.tries.endpoints } else { &[] };
         let taken = {
             let mut rng = self.connection.local.rng.borrow_mut();
-            let (deadlines, closing) = (&mut self.deadlines, &*self.closing);
+            let (deadlines, closing, destination) = (&mut self.deadlines, &*self.closing, self.destination);
             cluster.members.take_or_wait(cluster.balance, cluster.outlier.as_ref(), &mut rng, avoid, || {
-                Ok(ask(deadlines, closing))
+                ask(deadlines, closing, destination)
             })
         };
         match taken {
@@ -51,6 +54,13 @@ impl Attempts<'_> {
         self.closing.record.hold += held;
         if let Some(function) = &self.destination.function {
             function.hold_seconds.observe(held.as_secs_f64());
+        }
+        if let Ok(Ok(slot)) = &granted
+            && let Some(birth) = slot.endpoint().birth().filter(|birth| birth.ready >= since)
+        {
+            let cold =
+                ColdStart { birth: birth.clone(), parked: since, granted: now, sent: None, answered: None };
+            self.closing.record.cold = Some(Box::new(cold));
         }
         match granted {
             // What cannot be finished any more is not begun; the slot goes to the next.
@@ -76,6 +86,17 @@ impl Attempts<'_> {
         }
     }
 
+    /// The head of the answer to a request is there that waited for an instance to start.
+    #[cold]
+    pub(super) fn woken(&mut self, now: Instant) {
+        let Some(cold) = &mut self.closing.record.cold else { return };
+        if cold.answered.replace(now).is_none()
+            && let Some(function) = &self.destination.function
+        {
+            function.cold_start(&cold.phases());
+        }
+    }
+
     /// A fault of the hold, counted, with what the client is to be told.
     fn refused(&self, kind: Kind) -> Fault {
         let function = self.destination.function.as_ref();
@@ -90,10 +111,33 @@ impl Attempts<'_> {
 }
 
 /// What an exchange that has to wait says of itself.
-fn ask(deadlines: &mut Deadlines, closing: &Closing) -> Ask {
+///
+/// # Errors
+/// It may not: health checks wake nothing.
+fn ask(deadlines: &mut Deadlines, closing: &Closing, destination: &Destination) -> Result<Ask, Kind> {
     let (now, parts) = (clock::now(), &closing.parts);
+    if destination.cluster.members.is_empty() && is_health_check(&parts.headers) {
+        return Err(Kind::HealthCheckAtZero);
+    }
     let body = if closing.source.is_some() { ahead(closing.record.protocol, parts) } else { 0 };
-    Ask { now, bytes: head_size(parts) + body, deadline: deadlines.of_hold(now), inside: false }
+    let inside = destination.lineage.as_ref().is_some_and(|own| lineage::passed_before(&parts.headers, own));
+    Ok(Ask { now, bytes: head_size(parts) + body, deadline: deadlines.of_hold(now), inside })
+}
+
+/// Whether nobody but a prober asks: kubelets, load balancers, Knative's own parts.
+fn is_health_check(headers: &HeaderMap) -> bool {
+    const AGENTS: [&[u8]; 8] = [
+        b"kube-probe/",
+        b"Knative-",
+        b"Envoy/HC",
+        b"GoogleHC/",
+        b"ELB-HealthChecker/",
+        b"Amazon-Route53-Health-Check-Service",
+        b"Consul Health Check",
+        b"Load Balancer Agent",
+    ];
+    let agent = headers.get(USER_AGENT).map_or(&b""[..], |agent| agent.as_bytes());
+    AGENTS.iter().any(|prober| agent.starts_with(prober))
 }
 
 /// Bytes of the head, about as they were on the wire.

@@ -14,6 +14,7 @@ mod deadline;
 mod departure;
 mod forward;
 mod hold;
+mod lineage;
 mod observe;
 mod passthrough;
 mod prepare;

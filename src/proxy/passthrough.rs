@@ -83,7 +83,13 @@ impl Passthrough {
             let members = Members::given(CLUSTER.into());
             members.replace(&[(address, 1)]);
             let cluster = Cluster::passthrough(CLUSTER, members, self.gate.clone());
-            Arc::new(Destination { cluster, metrics: self.telemetry.cluster(CLUSTER), function: None })
+            Arc::new(Destination {
+                cluster,
+                metrics: self.telemetry.cluster(CLUSTER),
+                function: None,
+                lineage: None,
+                server_timing: false,
+            })
         };
         known.entry(address).or_insert_with(make).clone()
     }

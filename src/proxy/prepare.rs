@@ -5,17 +5,20 @@ use super::answer::{self, Reply};
 use super::attempt::Attempts;
 use super::body::{Deadline, Held, Live};
 use super::closing::Closing;
+use super::lineage::{self, LINEAGE};
 use super::retry;
 use crate::fault::{Fault, Kind};
 use crate::http::{Seen, Wire, envoy, grpc, headers, response, target, upgrade, validate};
-use crate::record::Direction;
+use crate::record::{ColdStart, Direction};
 use crate::route::{Facts, Head, HeaderChange};
 use crate::snapshot::{Destination, Forward, Protocol, Retry, RetryOn, Target};
 use crate::upstream::RequestBody;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::time::Duration;
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What the preparation of a request leaves for its attempts.
 pub(super) struct Outbound<'a> {
@@ -74,7 +77,9 @@ pub(super) fn request<'a>(
         secure: connection.scheme == "https",
         upgrade: switch.as_ref().map(|(protocol, _)| protocol),
     };
+    let lineage = (!gateway && seen.any(Seen::OURS)).then(|| parts.headers.remove(LINEAGE)).flatten();
     headers::prepare(&mut parts.headers, seen, &terms, &mut connection.local.rng.borrow_mut());
+    lineage::extend(&mut parts.headers, lineage, destination.lineage.as_ref());
     let fields = (forwarding.response_headers.reads_request() || to.response_headers.reads_request())
         .then(|| parts.headers.clone());
     let mut authority = forwarding.authority.clone();
@@ -189,13 +194,24 @@ pub(super) fn attempt(request: &mut Request<RequestBody>, attempt: u8) {
     target::set_attempt(request.headers_mut(), u32::from(attempt));
 }
 
+/// Where the time of a cold start went, for clients that are to know.
+#[cold]
+fn tell_timing(headers: &mut HeaderMap, cold: &ColdStart, destination: &Destination) {
+    if destination.server_timing
+        && let Ok(value) = HeaderValue::try_from(cold.server_timing())
+    {
+        headers.append(SERVER_TIMING, value);
+    }
+}
+
 /// Makes the response's head ready for the client.
 pub(super) fn response(
     attempts: &mut Attempts<'_>,
     response: Response<Incoming>,
     mut held: Held,
 ) -> Result<Reply, Fault> {
-    let Attempts { connection, closing, forwarding, target: to, outbound, deadlines, .. } = attempts;
+    let Attempts { connection, closing, forwarding, target: to, destination, outbound, deadlines, .. } =
+        attempts;
     let (mut head, incoming) = response.into_parts();
     validate::response(&head)?;
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -219,6 +235,9 @@ pub(super) fn response(
     };
     held.keep_alive = response::prepare(&mut head.headers, &terms);
     let record = &closing.record;
+    if let Some(cold) = &record.cold {
+        tell_timing(&mut head.headers, cold, destination);
+    }
     let path = record.target.as_ref().map_or("/", |p| p.as_str());
     let authority = record.authority.as_ref().and_then(|a| a.to_str().ok()).unwrap_or_default();
     for change in [&to.response_headers, &forwarding.response_headers] {

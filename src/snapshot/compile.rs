@@ -138,6 +138,8 @@ impl<'a> Compiler<'a> {
             },
             metrics: telemetry.cluster(&name),
             function,
+            lineage: revision.and_then(|r| HeaderValue::from_str(&r.key).ok()),
+            server_timing: revision.is_some_and(|r| r.holding.server_timing),
         };
         self.clusters.insert(name.clone(), wanted);
         self.destinations.insert(name, Arc::new(destination));

@@ -141,6 +141,10 @@ pub struct Destination {
     pub metrics: Arc<ClusterMetrics>,
     /// `pilotlight_function_*`, where the members are instances of a function.
     pub function: Option<Arc<FunctionMetrics>>,
+    /// The revision, as chains of calls name it, where the members are instances of a function.
+    pub lineage: Option<HeaderValue>,
+    /// Clients are told where the time of a cold start went.
+    pub server_timing: bool,
 }
 
 /// An answer from the configuration.

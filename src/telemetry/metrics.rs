@@ -5,7 +5,9 @@
 
 use super::exposition::family;
 use super::shelf::Shelf;
+use crate::clock::Duration;
 use crate::fault;
+use crate::record::{Cause, ColdStart};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
@@ -13,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Bounds in seconds for what takes from a millisecond to a few minutes: starting and waiting.
 const SECONDS: [f64; 15] =
@@ -164,6 +166,9 @@ const PARKED: (usize, usize) = {
     (first, count)
 };
 
+/// A sum of lengths of time.
+pub type Seconds = Counter<f64, std::sync::atomic::AtomicU64>;
+
 /// Metrics of one function's revision.
 #[derive(Debug)]
 pub struct FunctionMetrics {
@@ -179,6 +184,19 @@ pub struct FunctionMetrics {
     pub hold_bytes: Gauge,
     /// Instances that ended on their own.
     pub crashes: Counter,
+    /// Instances that ended without ever having had a request.
+    pub wasted: Counter,
+    /// Time that instances had requests, of all together, in seconds.
+    pub busy_seconds: Seconds,
+    /// Time that they had none, their start and end included.
+    pub idle_seconds: Seconds,
+    /// The same times the memory in use, in GiB.
+    pub busy_gb_seconds: Seconds,
+    /// The same for idle time.
+    pub idle_gb_seconds: Seconds,
+    started: [Counter; Cause::ALL.len()],
+    /// By phase; made at the first cold start, as most functions that idle have had none.
+    cold: OnceLock<Box<[Histogram; ColdStart::PHASES.len()]>>,
     refused: [Counter; PARKED.1],
     instances: [Gauge; 3],
 }
@@ -192,6 +210,13 @@ impl Default for FunctionMetrics {
             hold_depth: Gauge::default(),
             hold_bytes: Gauge::default(),
             crashes: Counter::default(),
+            wasted: Counter::default(),
+            busy_seconds: Seconds::default(),
+            idle_seconds: Seconds::default(),
+            busy_gb_seconds: Seconds::default(),
+            idle_gb_seconds: Seconds::default(),
+            started: Default::default(),
+            cold: OnceLock::new(),
             refused: Default::default(),
             instances: Default::default(),
         }
@@ -199,6 +224,17 @@ impl Default for FunctionMetrics {
 }
 
 impl FunctionMetrics {
+    /// Instances started for this cause.
+    pub fn started(&self, cause: Cause) -> &Counter {
+        &self.started[cause as usize]
+    }
+
+    /// Counts a request that waited for an instance to start.
+    pub fn cold_start(&self, phases: &[Duration; ColdStart::PHASES.len()]) {
+        let cold = self.cold.get_or_init(|| Box::new(std::array::from_fn(|_| Histogram::new(SECONDS))));
+        cold.iter().zip(phases).for_each(|(histogram, took)| histogram.observe(took.as_secs_f64()));
+    }
+
     /// Requests that ended in this fault while they were held, or instead of it.
     pub fn refused(&self, kind: fault::Kind) -> Option<&Counter> {
         self.refused.get((kind as usize).checked_sub(PARKED.0)?)
@@ -286,6 +322,33 @@ impl Collector for Functions {
             rows,
         )?;
         each!(crashes, "instance_crashes", "Instances that ended on their own");
+        each!(wasted, "cold_start_wasted", "Instances that ended without ever having had a request");
+        each!(busy_seconds, "instance_busy_seconds", "Time that instances had requests");
+        each!(idle_seconds, "instance_idle_seconds", "Time that instances had none, start and end included");
+        each!(
+            busy_gb_seconds,
+            "instance_busy_gibibyte_seconds",
+            "Memory in use over time, with requests, in GiB s"
+        );
+        each!(
+            idle_gb_seconds,
+            "instance_idle_gibibyte_seconds",
+            "Memory in use over time, without, in GiB s"
+        );
+        let rows = all.iter().flat_map(|(name, function)| {
+            let causes = Cause::ALL.into_iter().zip(&function.started);
+            causes.map(|(cause, counter)| ([("revision", &**name), ("cause", cause.name())], counter))
+        });
+        family(encoder, "pilotlight_cold_start_instances", "Instances started, by cause", rows)?;
+        let rows = all.iter().flat_map(|(name, function)| {
+            let phases = function.cold.get().map(|cold| ColdStart::PHASES.iter().zip(cold.iter()));
+            let row = |(phase, histogram): (&&'static str, _)| {
+                ([("revision", &**name), ("phase", *phase)], histogram)
+            };
+            phases.into_iter().flatten().map(row)
+        });
+        let help = "Where the time went of requests that waited for an instance to start, by phase";
+        family(encoder, "pilotlight_cold_start_phase_seconds", help, rows)?;
         let rows = all.iter().flat_map(|(name, function)| {
             let states = State::NAMES.iter().zip(&function.instances);
             states.map(|(state, gauge)| ([("revision", &**name), ("state", *state)], gauge))

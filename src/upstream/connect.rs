@@ -3,7 +3,6 @@
 use super::{LocalExec, RequestBody};
 use crate::cluster::{Cluster, Permit};
 use crate::fault::{Fault, Kind};
-use crate::telemetry::Telemetry;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
@@ -12,7 +11,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -25,7 +23,7 @@ const MAX_HEAD: usize = 64 * 1024;
 /// A fresh HTTP/1 connection.
 pub(super) struct Fresh1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
-    pub(super) open: Rc<Open>,
+    pub(super) permit: Rc<Permit>,
     pub(super) fd: RawFd,
     pub(super) local: Option<SocketAddr>,
 }
@@ -33,45 +31,13 @@ pub(super) struct Fresh1 {
 /// A fresh HTTP/2 connection.
 pub(super) struct Fresh2 {
     pub(super) sender: http2::SendRequest<RequestBody>,
-    pub(super) open: Rc<Open>,
+    pub(super) permit: Rc<Permit>,
     pub(super) local: Option<SocketAddr>,
     /// Streams the peer allows, kept up to date by the connection's task.
     pub(super) allowed: Rc<Cell<usize>>,
 }
 
-/// One connection that is open: it counts against its gate and in the metrics as long as this lives.
-#[derive(Debug)]
-pub(super) struct Open {
-    _permit: Permit,
-    telemetry: Arc<Telemetry>,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.telemetry.metrics.upstream_connections.dec();
-    }
-}
-
-async fn dial(
-    address: SocketAddr,
-    timeout: Duration,
-    permit: Permit,
-    telemetry: &Arc<Telemetry>,
-) -> Result<(TcpStream, Rc<Open>), Fault> {
-    let metrics = &telemetry.metrics;
-    let stream = match connect(address, timeout).await {
-        Ok(stream) => stream,
-        Err(fault) => {
-            metrics.upstream_failed.inc();
-            return Err(fault);
-        }
-    };
-    metrics.upstream_opened.inc();
-    metrics.upstream_connections.inc();
-    Ok((stream, Rc::new(Open { _permit: permit, telemetry: telemetry.clone() })))
-}
-
-async fn connect(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Fault> {
+async fn dial(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Fault> {
     match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Err(_) => Err(Fault::because(
             Kind::ConnectTimeout,
@@ -86,27 +52,23 @@ async fn connect(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Fa
     }
 }
 
-/// Dials and speaks HTTP/1. The connection's task holds it open until the socket is closed.
-pub(super) async fn http1(
-    cluster: &Cluster,
-    address: SocketAddr,
-    permit: Permit,
-    telemetry: &Arc<Telemetry>,
-) -> Result<Fresh1, Fault> {
-    let (stream, open) = dial(address, cluster.limits.connect_timeout, permit, telemetry).await?;
+/// Dials and speaks HTTP/1. The connection's task holds the permit until the socket is closed.
+pub(super) async fn http1(cluster: &Cluster, address: SocketAddr, permit: Permit) -> Result<Fresh1, Fault> {
+    let permit = Rc::new(permit);
+    let stream = dial(address, cluster.limits.connect_timeout).await?;
     let (fd, local) = (stream.as_raw_fd(), stream.local_addr().ok());
     let (sender, connection) = http1::Builder::new()
         .max_header_size(MAX_HEAD)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Fault::because(Kind::ConnectFailure, error))?;
-    let held = open.clone();
+    let held = permit.clone();
     tokio::task::spawn_local(async move {
         // Its errors reach the exchange through the sender.
         let _ = connection.with_upgrades().await;
         drop(held);
     });
-    Ok(Fresh1 { sender, open, fd, local })
+    Ok(Fresh1 { sender, permit, fd, local })
 }
 
 /// Dials and speaks HTTP/2 with prior knowledge.
@@ -114,9 +76,9 @@ pub(super) async fn http2(
     address: SocketAddr,
     connect_timeout: Duration,
     permit: Permit,
-    telemetry: &Arc<Telemetry>,
 ) -> Result<Fresh2, Fault> {
-    let (stream, open) = dial(address, connect_timeout, permit, telemetry).await?;
+    let permit = Rc::new(permit);
+    let stream = dial(address, connect_timeout).await?;
     let local = stream.local_addr().ok();
     let (sender, mut connection) = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
@@ -130,7 +92,7 @@ pub(super) async fn http2(
         .await
         .map_err(|error| Fault::because(Kind::ConnectFailure, error))?;
     let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
-    let (held, shown) = (open.clone(), allowed.clone());
+    let (held, shown) = (permit.clone(), allowed.clone());
     tokio::task::spawn_local(async move {
         let _ = poll_fn(|cx| {
             let over = Pin::new(&mut connection).poll(cx);
@@ -140,5 +102,5 @@ pub(super) async fn http2(
         .await;
         drop(held);
     });
-    Ok(Fresh2 { sender, open, local, allowed })
+    Ok(Fresh2 { sender, permit, local, allowed })
 }

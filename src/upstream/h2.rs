@@ -3,11 +3,10 @@
 //! hyper queues streams beyond the peer's limit without bound, so streams are counted here and a further
 //! connection is opened, or the exchange waits, when all are full. Dialling is done once for all who wait.
 
-use super::RequestBody;
-use super::connect::{self, Fresh2, Open};
+use super::connect::Fresh2;
+use super::{RequestBody, connect};
 use crate::cluster::{Gate, Permit};
 use crate::fault::{Fault, Kind};
-use crate::telemetry::Telemetry;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
@@ -34,7 +33,7 @@ pub(super) struct Connection {
     born: Instant,
     local: Option<SocketAddr>,
     allowed: Rc<Cell<usize>>,
-    _open: Rc<Open>,
+    _permit: Rc<Permit>,
 }
 
 impl Connection {
@@ -49,7 +48,7 @@ impl Connection {
             born: now,
             local: fresh.local,
             allowed: fresh.allowed,
-            _open: fresh.open,
+            _permit: fresh.permit,
         }
     }
 
@@ -133,18 +132,12 @@ impl Connections {
     }
 
     /// Opens one more connection, in a task of its own: who asked first may leave, the others still wait.
-    pub(super) fn dial(
-        self: &Rc<Self>,
-        address: SocketAddr,
-        timeout: Duration,
-        permit: Permit,
-        telemetry: Arc<Telemetry>,
-    ) -> Rc<Dial> {
+    pub(super) fn dial(self: &Rc<Self>, address: SocketAddr, timeout: Duration, permit: Permit) -> Rc<Dial> {
         let dial = Rc::new(Dial::default());
         *self.dialling.borrow_mut() = Some(dial.clone());
         let (all, outcome) = (self.clone(), dial.clone());
         tokio::task::spawn_local(async move {
-            match connect::http2(address, timeout, permit, &telemetry).await {
+            match connect::http2(address, timeout, permit).await {
                 Ok(fresh) => {
                     let connection = Rc::new(Connection::new(fresh));
                     *outcome.made.borrow_mut() = Some(connection.clone());

@@ -22,7 +22,7 @@ const LARGEST_ANSWER: usize = 1 << 20;
 const MOST_IDLE: usize = 32;
 const MOST_ADDRESSES: usize = 64;
 /// What a request carries on to the calls it causes, so that a trace holds together.
-const TRACE_HEADERS: [&str; 9] = [
+const TRACE_HEADERS: [&str; 10] = [
     "x-request-id",
     "traceparent",
     "tracestate",
@@ -32,6 +32,7 @@ const TRACE_HEADERS: [&str; 9] = [
     "x-b3-parentspanid",
     "x-b3-sampled",
     "x-b3-flags",
+    "x-pilotlight-lineage",
 ];
 
 type Sender = SendRequest<Empty<Bytes>>;

@@ -144,6 +144,7 @@ impl Fleet {
                 self.with(now, instance, |unit, _| {
                     if let Some(instance) = unit.instances.get_mut(&instance) {
                         instance.pid = pid;
+                        instance.spawned = Some(now);
                     }
                 });
             }

@@ -1,8 +1,10 @@
 //! One instance, from its order to its end.
 
+use super::account::Cost;
 use crate::clock::{Duration, Instant};
 use crate::cluster::Endpoint;
 use crate::driver::InstanceId;
+use crate::record::{Birth, Cause};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -52,6 +54,18 @@ pub(super) struct Instance {
     pub pid: Option<u32>,
     /// When it was ordered.
     pub since: Instant,
+    /// Why, and since when the oldest had waited then.
+    pub cause: (Cause, Instant),
+    /// When its process ran.
+    pub spawned: Option<Instant>,
+    /// When its port was open.
+    pub listening: Option<Instant>,
+    /// It has, or had since the last look, an exchange.
+    pub busy: bool,
+    /// It ever had one.
+    pub worked: bool,
+    /// What it costs.
+    pub cost: Cost,
     pub phase: Phase,
     /// Whether requests asked for it, not a number to be kept.
     pub asked: bool,
@@ -61,27 +75,53 @@ pub(super) struct Instance {
     pub ramp: Option<Instant>,
     /// When it was last seen to have, or to have had, an exchange.
     pub used: Instant,
-    /// Whether its slow start was told.
-    pub slow: bool,
     /// Slots it had granted at the last look.
     granted: u64,
 }
 
 impl Instance {
-    pub fn new(id: InstanceId, name: Arc<str>, asked: bool, now: Instant) -> Instance {
+    pub fn new(
+        id: InstanceId,
+        name: Arc<str>,
+        asked: bool,
+        cause: (Cause, Instant),
+        now: Instant,
+    ) -> Instance {
         Instance {
             id,
             name,
             pid: None,
             since: now,
+            cause,
+            spawned: None,
+            listening: None,
+            busy: false,
+            worked: false,
+            cost: Cost::default(),
             phase: Phase::Starting,
             asked,
             outdated: false,
             ramp: None,
             used: now,
-            slow: false,
             granted: 0,
         }
+    }
+
+    /// How it came to be, at the moment it is ready.
+    pub fn birth(&self, now: Instant) -> Birth {
+        let spawned = self.spawned.unwrap_or(self.since);
+        let listening = self.listening.unwrap_or(now).max(spawned);
+        let (cause, asked) = self.cause;
+        Birth { cause, asked, ordered: self.since, spawned, listening, ready: now }
+    }
+
+    /// Notes, before it is forgotten, whether it was ever of use.
+    pub fn remember(&mut self) {
+        let endpoint = match &self.phase {
+            Phase::Ready { endpoint, .. } | Phase::Draining { endpoint, .. } => endpoint,
+            Phase::Starting | Phase::Probing(_) | Phase::Stopping => return,
+        };
+        self.worked |= endpoint.granted() > 0;
     }
 
     /// Whether it is on its way to be ready.
@@ -113,7 +153,8 @@ impl Instance {
         let (active, granted) = (endpoint.active(), endpoint.granted());
         let moved = granted != self.granted;
         self.granted = granted;
-        if active > 0 || moved {
+        self.busy = active > 0 || moved;
+        if self.busy {
             self.used = now;
         }
         (active, moved)

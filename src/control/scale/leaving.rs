@@ -67,6 +67,7 @@ impl Unit {
         endpoint.close();
         self.members.remove(endpoint.id);
         if idle {
+            instance.remember();
             instance.phase = Phase::Stopping;
             floor.driver.stop(id, grace);
         } else {
@@ -83,6 +84,7 @@ impl Unit {
         let grace = self.grace();
         for instance in self.instances.values_mut() {
             if matches!(&instance.phase, Phase::Draining { endpoint, .. } if endpoint.active() == 0) {
+                instance.remember();
                 instance.phase = Phase::Stopping;
                 floor.driver.stop(instance.id, grace);
             }
@@ -138,6 +140,7 @@ impl Unit {
                 endpoint.close();
                 self.members.remove(endpoint.id);
             }
+            instance.remember();
             instance.phase = Phase::Stopping;
             floor.driver.stop(instance.id, grace);
         }

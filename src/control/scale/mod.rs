@@ -5,6 +5,7 @@
 //! is a `Driver`; what it knows of each revision is a `Unit`. It never touches a request: instances that
 //! become ready are put among the cluster's members, and those offer their places to who waits.
 
+mod account;
 mod backoff;
 mod fleet;
 mod foresee;

@@ -4,6 +4,7 @@ use super::fleet::Fleet;
 use super::instance::{Instance, Phase};
 use super::unit::{Crash, Unit};
 use crate::clock::{Instant, SystemTime};
+use crate::record::Cause;
 use proxy_config::model::Command;
 use serde_json::{Value, json};
 
@@ -39,6 +40,14 @@ fn function(unit: &Unit, now: Instant) -> Value {
         "refusals": unit.metrics.refusals().map(|(kind, n)| (kind.to_owned(), n.into())).collect::<serde_json::Map<_, _>>(),
         "expected_start_seconds": unit.learned.expected().map(|start| start.as_secs_f64()),
         "starts": unit.starts,
+        "starts_by_cause": Cause::ALL.map(|cause| (cause.name().to_owned(), unit.metrics.started(cause).get().into()))
+            .into_iter().collect::<serde_json::Map<_, _>>(),
+        "cold_starts": unit.metrics.cold_starts.get(),
+        "wasted_starts": unit.metrics.wasted.get(),
+        "busy_seconds": unit.metrics.busy_seconds.get(),
+        "idle_seconds": unit.metrics.idle_seconds.get(),
+        "busy_gb_seconds": unit.metrics.busy_gb_seconds.get(),
+        "idle_gb_seconds": unit.metrics.idle_gb_seconds.get(),
         "crashes": unit.crashes,
         "last_crash": unit.last_crash.as_ref().map(crash),
         "back_off_seconds": unit.backoff.until(now).map(|until| seconds(until, now)),

@@ -12,6 +12,7 @@ use crate::clock::{self, Duration, Instant, SystemTime};
 use crate::cluster::{Endpoint, Members, Slot};
 use crate::driver::{Exit, How, InstanceId, Order};
 use crate::fault::Kind;
+use crate::record::Cause;
 use crate::telemetry::FunctionMetrics;
 use proxy_config::model::{Command, ProbeAction, Revision};
 use std::collections::BTreeMap;
@@ -24,9 +25,6 @@ const PROGRESS: Duration = Duration::from_secs(600);
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// The same thing is not said again sooner.
 const SILENCE: Duration = Duration::from_secs(60);
-/// An instance that is not ready after this is told of: most often it listens elsewhere, and nothing else
-/// would say so.
-const SLOW: Duration = Duration::from_secs(5);
 const TICKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// The soonest next look.
 const AT_ONCE: Duration = Duration::from_millis(1);
@@ -179,11 +177,11 @@ impl Unit {
         } else {
             self.replace(now, floor);
             self.give_up(now, floor);
-            self.say_slow(now);
             self.hold.expire(now);
             self.ramp(now);
             self.adjust(now, floor)
         };
+        self.account(now);
         self.drain(floor);
         self.foresee(now);
         self.next = self.due(now);
@@ -217,9 +215,16 @@ impl Unit {
             if from_zero && demand.queued > 0 {
                 self.metrics.cold_starts.inc();
             }
-            self.lost = self.lost.saturating_sub(start);
             let asked = demand.queued > 0 || demand.in_flight > 0;
-            (0..start).for_each(|_| self.start(now, asked, floor));
+            let cause = match (self.lost > 0, from_zero, asked) {
+                (true, ..) => Cause::Lost,
+                (false, true, true) => Cause::Zero,
+                (false, false, true) => Cause::More,
+                (false, _, false) => Cause::Kept,
+            };
+            self.lost = self.lost.saturating_sub(start);
+            let since = demand.oldest.unwrap_or(now);
+            (0..start).for_each(|_| self.start(now, asked, (cause, since), floor));
         }
         self.stop_some(now, plan.stop, floor);
         self.bound = plan.bound.is_some();
@@ -276,39 +281,12 @@ impl Unit {
         }
     }
 
-    fn say_slow(&mut self, now: Instant) {
-        let waiting = self.hold.waiting();
-        for instance in self.instances.values_mut() {
-            if !instance.is_starting()
-                || instance.slow
-                || now.saturating_duration_since(instance.since) < SLOW
-            {
-                continue;
-            }
-            instance.slow = true;
-            let why = match (&instance.phase, &self.revision.probe.action) {
-                (Phase::Probing(address), ProbeAction::Http { path, .. }) => {
-                    format!("its readiness probe GET {path} on {address} has not passed")
-                }
-                (Phase::Probing(address), ProbeAction::Tcp) => format!("{address} is not accepting"),
-                _ => "nothing listens on the port that PORT names in its environment; the command must \
-                      listen there, on 127.0.0.1 or 0.0.0.0"
-                    .to_owned(),
-            };
-            tracing::warn!(
-                instance = &*instance.name,
-                waiting,
-                "not ready after {} s: {why}",
-                SLOW.as_secs()
-            );
-        }
-    }
-
-    fn start(&mut self, now: Instant, asked: bool, floor: &mut Floor) {
+    fn start(&mut self, now: Instant, asked: bool, cause: (Cause, Instant), floor: &mut Floor) {
         self.starts += 1;
+        self.metrics.started(cause.0).inc();
         let name: Arc<str> = format!("{}/{}", self.revision.name, self.starts).into();
         let id = floor.order(self.members.key.clone());
-        self.instances.insert(id, Instance::new(id, name.clone(), asked, now));
+        self.instances.insert(id, Instance::new(id, name.clone(), asked, cause, now));
         floor.driver.start(Order { id, name, revision: self.revision.clone() });
     }
 
@@ -344,6 +322,7 @@ impl Unit {
         if !matches!(instance.phase, Phase::Starting) {
             return;
         }
+        instance.listening = Some(now);
         let probe = &self.revision.probe;
         if matches!(probe.action, ProbeAction::Tcp) && probe.initial_delay.is_zero() && probe.success <= 1 {
             self.ready(now, id, address);
@@ -375,7 +354,7 @@ impl Unit {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         let unlimited = self.revision.concurrency == 0;
         let limit = if unlimited { ramp::FIRST } else { self.revision.concurrency };
-        let endpoint = Endpoint::new(address, instance.name.clone(), 1, limit);
+        let endpoint = Endpoint::born(address, instance.name.clone(), limit, instance.birth(now));
         instance.ramp = unlimited.then_some(now);
         instance.phase = Phase::Ready { endpoint: endpoint.clone(), since: now };
         instance.used = now;
@@ -389,13 +368,17 @@ impl Unit {
             self.peaks.record(now, 1, self.terms.horizon());
         }
         self.next = Some(now);
-        let took_ms = (took.as_secs_f64() * 1e4).round() / 10.0;
-        tracing::info!(instance = &*instance.name, %address, took_ms, served, "ready");
+        tracing::info!(instance = &*instance.name, %address, took_ms = took.as_secs_f64() * 1e3, served, "ready");
     }
 
     /// An instance is gone.
     pub fn exited(&mut self, now: Instant, id: InstanceId, exit: Exit, floor: &mut Floor) {
-        let Some(instance) = self.instances.remove(&id) else { return };
+        self.account(now);
+        let Some(mut instance) = self.instances.remove(&id) else { return };
+        instance.remember();
+        if !instance.worked {
+            self.metrics.wasted.inc();
+        }
         self.next = Some(now);
         let ready = instance.ready_for(now);
         match &instance.phase {

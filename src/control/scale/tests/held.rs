@@ -120,6 +120,40 @@ fn a_queue_that_is_full_says_so_and_when_to_come_back() {
     assert_eq!((advice.retry_after, advice.status), (3, 429));
 }
 
+#[test]
+fn what_was_started_is_accounted_for() {
+    let mut hello = revision("hello", 1, 2);
+    hello.scale.window = 6 * SECOND;
+    let mut world = World::new(64, &[hello]);
+    let mut first = world.wait("hello");
+    world.hear();
+    let second = world.wait("hello");
+    world.hear();
+    drop(second);
+    world.fleet.event(world.now, Event::Started { instance: 1, pid: Some(std::process::id()) });
+    world.wind(2 * SECOND);
+    (1..=2).for_each(|instance| world.listen(instance));
+    let slot = answer(&mut first).unwrap().unwrap();
+    let birth = slot.endpoint().birth().expect("it was started").clone();
+    assert_eq!(birth.cause, crate::record::Cause::Zero);
+    assert!(birth.asked <= birth.ordered && birth.ordered <= birth.spawned);
+    assert!(birth.ready - birth.spawned >= 2 * SECOND);
+    world.wind(4 * SECOND);
+    drop(slot);
+    world.wind(30 * SECOND);
+    assert_eq!(world.stopped().len(), 2);
+    (1..=2).for_each(|instance| world.exit(instance));
+    let report = report::functions(&world.fleet, world.now);
+    let function = &report["functions"][0];
+    let number = |name: &str| function[name].as_f64().unwrap();
+    assert_eq!((number("starts"), number("wasted_starts"), number("cold_starts")), (2.0, 1.0, 1.0));
+    assert_eq!(function["starts_by_cause"]["from_zero"], 1);
+    assert_eq!(function["starts_by_cause"]["more_demand"], 1);
+    assert!((3.0..8.0).contains(&number("busy_seconds")), "{function}");
+    assert!(number("idle_seconds") > 10.0, "{function}");
+    assert!(number("busy_gb_seconds") > 0.0, "{function}");
+}
+
 /// Everything at random: none lost, none twice, bounds kept.
 fn seeded(seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
