@@ -93,3 +93,53 @@ fn who_cannot_wait_for_a_start_is_told_at_once_and_the_next_ones_are_served() {
         (ask(&proxy, "late", "/").send().status == 200).then_some(())
     });
 }
+
+#[test]
+fn health_checks_wake_nothing() {
+    let directory = Directory::new();
+    let proxy = Proxy::with(slow(&directory, "asleep", "0ms", "", "")).start();
+    let probe = |path: &str| ask(&proxy, "asleep", path).header("user-agent", "kube-probe/1.33");
+    probe("/probed").send().expect(503);
+    assert!(proxy.access_line(&["/probed"]).contains("health_check_at_zero"), "{}", proxy.output());
+    std::thread::sleep(millis(300));
+    assert_eq!(starts(&directory, "asleep"), 0);
+    ask(&proxy, "asleep", "/").send().expect(200);
+    probe("/").send().expect(200);
+}
+
+#[test]
+fn functions_that_call_each_other_in_a_circle_are_told_when_they_wait_for_themselves() {
+    let annotations = "autoscaling.knative.dev/max-scale: '1'";
+    let text =
+        yaml::function("ping", annotations, "containerConcurrency: 1") + &yaml::function("pong", "", "");
+    let proxy = Proxy::with(text).start();
+    let inner =
+        "http://pong/?call=http://ping/circle".replace(':', "%3A").replace('?', "%3F").replace('=', "%3D");
+    let answer = ask(&proxy, "ping", &format!("/?call={inner}")).send().expect(200);
+    assert!(answer.took < seconds(5), "{:?}", answer.took);
+    let answer = answer.json();
+    let call = &answer["calls"][0]["answer"]["calls"][0];
+    assert_eq!(call["status"], 508, "{answer}");
+    assert!(proxy.access_line(&["/circle"]).contains("function_waits_for_itself"), "{}", proxy.output());
+    let headers = ask(&proxy, "ping", "/").header("x-pilotlight-lineage", "default/ping-00001").send().json();
+    assert_eq!(headers["headers"]["x-pilotlight-lineage"], "default/ping-00001", "once: ours");
+}
+
+#[test]
+fn a_cold_start_says_where_its_time_went() {
+    let directory = Directory::new();
+    let text = slow(&directory, "cold", "300ms", "pilotlight.dev/server-timing: 'true'", "");
+    let proxy = Proxy::with(text).start();
+    let first = ask(&proxy, "cold", "/").send().expect(200);
+    let timing = first.header("server-timing").to_owned();
+    assert!(timing.starts_with("cold;desc=from_zero, hold;dur="), "{timing}");
+    let phases: Vec<f64> =
+        timing.split(";dur=").skip(1).map(|rest| rest.split(',').next().unwrap().parse().unwrap()).collect();
+    assert_eq!(phases.len(), 7, "{timing}");
+    let (all, took) = (phases.iter().sum::<f64>(), first.took.as_secs_f64() * 1e3);
+    assert!(all <= took && all > 300.0, "{timing}: {took} ms");
+    assert!(phases[2] + phases[3] > 290.0, "it was the function that took so long: {timing}");
+    assert_eq!(ask(&proxy, "cold", "/").send().expect(200).header("server-timing"), "");
+    let labels = [("revision", "default/cold-00001"), ("phase", "listen")];
+    assert_eq!(proxy.metrics().sum("pilotlight_cold_start_phase_seconds_count", &labels), 1.0);
+}
