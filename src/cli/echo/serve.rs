@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::ExitAfter;
@@ -105,6 +105,14 @@ impl Server {
 
     /// Serves until it is stopped and what was under way has ended, or [`STOP_TIMEOUT`] is over.
     pub(super) fn run(self) -> io::Result<End> {
+        let main = runtime()?;
+        // Before anything is served: a signal must find somebody who waits for it.
+        let signals = {
+            let _inside = main.enter();
+            let both =
+                || io::Result::Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
+            self.plan.signals.then(both).transpose()?
+        };
         let mut siblings = Vec::new();
         for number in 1..self.plan.workers {
             let (listener, shared) = (self.listener.try_clone()?, Arc::clone(&self.shared));
@@ -112,14 +120,14 @@ impl Server {
             let thread = std::thread::Builder::new().name(format!("echo-{number}"));
             siblings.push(thread.spawn(move || runtime.block_on(shared.serve(listener)))?);
         }
-        let end = runtime()?.block_on(async {
+        let end = main.block_on(async {
             let serving = Arc::clone(&self.shared).serve(self.listener);
             tokio::pin!(serving);
-            let stopping = Arc::clone(&self.shared).stopping(self.plan.exit_after, self.plan.signals);
+            let stopping = Arc::clone(&self.shared).stopping(self.plan.exit_after, signals);
             tokio::pin!(stopping);
             let end = tokio::select! {
                 served = &mut serving => return served.map(|()| End::ExitAfter),
-                end = &mut stopping => end?,
+                end = &mut stopping => end,
             };
             self.shared.stop.send_replace(true);
             serving.await.map(|()| end)
@@ -139,20 +147,21 @@ fn runtime() -> io::Result<Runtime> {
 
 impl Shared {
     /// Waits for what ends the process.
-    async fn stopping(self: Arc<Self>, exit_after: Option<ExitAfter>, signals: bool) -> io::Result<End> {
+    async fn stopping(
+        self: Arc<Self>,
+        exit_after: Option<ExitAfter>,
+        signals: Option<(Signal, Signal)>,
+    ) -> End {
         let signalled = async {
-            if !signals {
+            let Some((mut terminate, mut interrupt)) = signals else {
                 return std::future::pending().await;
-            }
-            let (mut terminate, mut interrupt) =
-                (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+            };
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             // Whoever asks twice does not want to wait.
             tokio::spawn(async move {
                 tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
                 std::process::exit(1);
             });
-            Ok::<_, io::Error>(())
         };
         let over = async {
             match exit_after {
@@ -162,9 +171,9 @@ impl Shared {
         };
         let mut stop = self.stop.subscribe();
         tokio::select! {
-            outcome = signalled => outcome.map(|()| End::Signal),
-            () = over => Ok(End::ExitAfter),
-            _ = stop.wait_for(|stop| *stop) => Ok(End::ExitAfter),
+            () = signalled => End::Signal,
+            () = over => End::ExitAfter,
+            _ = stop.wait_for(|stop| *stop) => End::ExitAfter,
         }
     }
 
