@@ -145,7 +145,8 @@ mod header_preparation {
             ..Default::default()
         };
         bencher.with_inputs(|| fields.clone()).bench_local_values(|mut fields| {
-            response::prepare(&mut fields, &terms);
+            let seen = Seen::of(&fields);
+            response::prepare(&mut fields, seen, &terms);
             fields
         });
     }

@@ -147,7 +147,7 @@ fn up(input: &Input, parts: &mut request::Parts, seen: Seen) {
     headers::prepare(&mut parts.headers, seen, &terms, &mut fastrand::Rng::with_seed(1));
     let authority = change(input, parts);
     let wire = if input.up_http2 { Wire::Http2 { secure: false } } else { Wire::Http1 };
-    if target::address(parts, wire, None, authority.clone()).is_err() {
+    if target::address(parts, seen, wire, None, authority.clone()).is_err() {
         return;
     }
     target::set_attempt(&mut parts.headers, 1);
@@ -206,7 +206,8 @@ fn back(mut map: HeaderMap) {
     let mut trailers = map.clone();
     headers::clean_trailers(&mut trailers);
     assert!(!trailers.contains_key("content-length") && !trailers.contains_key("host"));
-    response::prepare(&mut map, &response::Terms::default());
+    let seen = Seen::of(&map);
+    response::prepare(&mut map, seen, &response::Terms::default());
     for name in ["connection", "keep-alive", "transfer-encoding", "upgrade", "te", "x-pilotlight-a"] {
         assert!(!map.contains_key(name), "{name} in {map:?}");
     }

@@ -242,8 +242,9 @@ proptest! {
         let mut request = http::Request::get("http://h/").body(()).unwrap().into_parts().0;
         request.version = Version::HTTP_2;
         request.headers = prepared(&list, gateway);
+        let seen = Seen::of(&request.headers);
         let wire = if http1 { crate::http::Wire::Http1 } else { crate::http::Wire::Http2 { secure: false } };
-        crate::http::target::address(&mut request, wire, None, None).unwrap();
+        crate::http::target::address(&mut request, seen, wire, None, None).unwrap();
         let after = &request.headers;
 
         for name in HOPS {

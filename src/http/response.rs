@@ -24,10 +24,9 @@ pub struct Terms<'a> {
     pub close: bool,
 }
 
-/// Prepares the fields of a response. Gives how long the upstream says it keeps an idle connection, if it
+/// Prepares the fields of a response; `seen` is of these fields as they came. Gives how long the upstream says it keeps an idle connection, if it
 /// says so.
-pub fn prepare(headers: &mut HeaderMap, terms: &Terms<'_>) -> Option<Duration> {
-    let seen = Seen::of(headers);
+pub fn prepare(headers: &mut HeaderMap, seen: Seen, terms: &Terms<'_>) -> Option<Duration> {
     let keep_alive = if seen.any(Seen::HOP) { keep_alive(headers) } else { None };
     strip(headers, seen);
     if seen.any(Seen::TE) {
@@ -84,7 +83,8 @@ mod tests {
             headers
         };
         let mut headers = fields(before);
-        prepare(&mut headers, terms);
+        let seen = Seen::of(&headers);
+        prepare(&mut headers, seen, terms);
         assert_eq!(headers, fields(after), "{before:?}");
     }
 

@@ -4,6 +4,7 @@
 
 use super::headers::join_cookies;
 use super::response::number;
+use super::seen::Seen;
 use crate::fault::Kind;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
@@ -29,13 +30,14 @@ pub enum Wire {
     },
 }
 
-/// Addresses a head. A new path leaves the old one in `x-envoy-original-path`; a new authority replaces the
+/// Addresses a head; `seen` is of its fields as they came. A new path leaves the old one in `x-envoy-original-path`; a new authority replaces the
 /// request's.
 ///
 /// # Errors
 /// `BadRequest` if what comes out cannot be sent.
 pub fn address(
     parts: &mut request::Parts,
+    seen: Seen,
     wire: Wire,
     path: Option<PathAndQuery>,
     authority: Option<HeaderValue>,
@@ -47,20 +49,22 @@ pub fn address(
         set_path(&mut parts.uri, new)?;
     }
     match wire {
-        Wire::Http1 => http1(parts, authority),
+        Wire::Http1 => http1(parts, seen, authority),
         Wire::Http2 { secure } => http2(parts, authority, secure),
     }
 }
 
-fn http1(parts: &mut request::Parts, authority: Option<HeaderValue>) -> Result<(), Kind> {
+fn http1(parts: &mut request::Parts, seen: Seen, authority: Option<HeaderValue>) -> Result<(), Kind> {
     parts.version = Version::HTTP_11;
-    join_cookies(&mut parts.headers);
+    if seen.any(Seen::COOKIE) {
+        join_cookies(&mut parts.headers);
+    }
     if let Some(authority) = authority {
         parts.headers.insert(header::HOST, authority);
     } else if let Some(authority) = parts.uri.authority() {
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Kind::BadRequest)?;
         parts.headers.insert(header::HOST, host);
-    } else {
+    } else if !seen.any(Seen::HOST) {
         // HTTP/1.0 clients may leave it out; RFC 9112 asks for an empty one then.
         parts.headers.entry(header::HOST).or_insert(HeaderValue::from_static(""));
     }
@@ -145,7 +149,8 @@ mod tests {
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
         let path = row.path.map(|path| path.parse().unwrap());
-        address(&mut parts, wire, path, row.authority.map(HeaderValue::from_static)).unwrap();
+        let seen = Seen::of(&parts.headers);
+        address(&mut parts, seen, wire, path, row.authority.map(HeaderValue::from_static)).unwrap();
         parts
     }
 
@@ -198,7 +203,8 @@ mod tests {
                 request = request.header(*name, *value);
             }
             let (mut parts, ()) = request.body(()).unwrap().into_parts();
-            assert_eq!(address(&mut parts, Wire::Http2 { secure: false }, None, None), Err(Kind::BadRequest));
+            let (seen, wire) = (Seen::of(&parts.headers), Wire::Http2 { secure: false });
+            assert_eq!(address(&mut parts, seen, wire, None, None), Err(Kind::BadRequest));
         }
     }
 

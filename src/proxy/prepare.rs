@@ -33,7 +33,6 @@ pub(super) struct Outbound<'a> {
 }
 
 /// What few requests need, kept out of the way of the others.
-#[derive(Default)]
 struct Rare {
     /// The route's retry policy with what the client asked for.
     policy: Option<Retry>,
@@ -98,7 +97,7 @@ pub(super) fn request<'a>(
         Protocol::Http1 => Wire::Http1,
         Protocol::Http2 => Wire::Http2 { secure: false },
     };
-    target::address(parts, wire, path, authority)?;
+    target::address(parts, seen, wire, path, authority)?;
     if wire == Wire::Http1 && closing.source.is_some() {
         target::frame(parts);
     }
@@ -213,11 +212,11 @@ pub(super) fn response(
     let Attempts { connection, closing, forwarding, target: to, destination, outbound, deadlines, .. } =
         attempts;
     let (mut head, incoming) = response.into_parts();
-    validate::response(&head)?;
+    let seen = Seen::of(&head.headers);
+    validate::response(&head.headers, seen)?;
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    // No allocation where there is nothing rare.
-    let mut rare = outbound.rare.take().map_or_else(Rare::default, |rare| *rare);
-    let switch = match rare.switch.take() {
+    let mut rare = outbound.rare.take();
+    let switch = match rare.as_mut().and_then(|rare| rare.switch.take()) {
         Some((protocol, down)) if switched && upgrade::accepted(head.status, &head.headers, &protocol) => {
             let up = head.extensions.remove::<OnUpgrade>();
             up.map(|up| (protocol, down, up))
@@ -233,7 +232,7 @@ pub(super) fn response(
         upgrade: switch.as_ref().map(|(protocol, ..)| protocol),
         close: false,
     };
-    held.keep_alive = response::prepare(&mut head.headers, &terms);
+    held.keep_alive = response::prepare(&mut head.headers, seen, &terms);
     let record = &closing.record;
     if let Some(cold) = &record.cold {
         tell_timing(&mut head.headers, cold, destination);
@@ -254,7 +253,7 @@ pub(super) fn response(
             headers: &empty,
         };
         let facts = Facts {
-            request: rare.fields.as_ref(),
+            request: rare.as_ref().and_then(|rare| rare.fields.as_ref()),
             upstream_host: record.upstream_host,
             upstream_cluster: Some(&to.cluster),
             status: Some(head.status.as_u16()),
