@@ -125,10 +125,10 @@ mod header_preparation {
     fn a_request_as_a_gateway(bencher: Bencher, gateway: bool) {
         let peer = headers::Peer::new(IpAddr::from([10, 0, 0, 7]));
         let terms = headers::Terms { gateway, peer: &peer, secure: false, upgrade: None };
-        let (fields, mut rng) = (fields(), Rng::with_seed(1));
+        let (fields, mut ids) = (fields(), headers::RequestIds::new(Rng::with_seed(1)));
         bencher.with_inputs(|| fields.clone()).bench_local_values(|mut fields| {
             let seen = Seen::of(&fields);
-            headers::prepare(&mut fields, seen, &terms, &mut rng);
+            headers::prepare(&mut fields, seen, &terms, &mut ids);
             fields
         });
     }

@@ -12,7 +12,6 @@ use crate::clock::{Duration, Instant};
 use crate::fault;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method};
-use smallvec::SmallVec;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -176,13 +175,13 @@ impl Record {
 
 /// A few header values kept for the access log, in the order of the format's own list of names.
 #[derive(Clone, Debug, Default)]
-pub struct Captured(SmallVec<[Option<HeaderValue>; 4]>);
+pub struct Captured(Vec<Option<HeaderValue>>);
 
 impl Captured {
     /// Takes the first value of each of `request`, and leaves room for as many as `response` names. Both
-    /// empty: nothing is touched. More than four names in all allocate once.
+    /// empty: nothing is touched, and a record without a log stays small.
     pub fn take(request: &[HeaderName], response: &[HeaderName], headers: &http::HeaderMap) -> Captured {
-        let mut values = SmallVec::with_capacity(request.len() + response.len());
+        let mut values = Vec::with_capacity(request.len() + response.len());
         values.extend(request.iter().map(|name| headers.get(name).cloned()));
         values.extend(response.iter().map(|_| None));
         Captured(values)

@@ -6,7 +6,7 @@
 
 use super::seen::{Seen, is_folded};
 use super::upgrade::{self, tokens};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use std::net::IpAddr;
@@ -53,9 +53,9 @@ pub struct Terms<'a> {
     pub upgrade: Option<&'a HeaderValue>,
 }
 
-/// Prepares the fields of a request for any upstream. `seen` is of these fields as they came; `random` makes
+/// Prepares the fields of a request for any upstream. `seen` is of these fields as they came; `ids` gives
 /// the request id if there is none.
-pub fn prepare(headers: &mut HeaderMap, seen: Seen, terms: &Terms<'_>, random: &mut fastrand::Rng) {
+pub fn prepare(headers: &mut HeaderMap, seen: Seen, terms: &Terms<'_>, ids: &mut RequestIds) {
     strip(headers, seen);
     if seen.any(Seen::TE) {
         keep_trailers(headers);
@@ -82,7 +82,7 @@ pub fn prepare(headers: &mut HeaderMap, seen: Seen, terms: &Terms<'_>, random: &
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     if !seen.any(Seen::REQUEST_ID) {
-        headers.insert(REQUEST_ID, request_id(random));
+        headers.insert(REQUEST_ID, ids.next_id());
     }
 }
 
@@ -217,17 +217,50 @@ const HEXADECIMAL: [[u8; 2]; 256] = {
     table
 };
 
-/// A version 4 UUID.
-fn request_id(random: &mut fastrand::Rng) -> HeaderValue {
-    let bits = random.u128(..) & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-    let mut text = [b'-'; 36];
-    for (byte, at) in bits.to_be_bytes().into_iter().zip(UUID_PLACES) {
-        let digits = HEXADECIMAL[usize::from(byte)];
-        text[at] = digits[0];
-        text[at + 1] = digits[1];
+/// Makes request ids: version 4 UUIDs, many at once, because they are wanted one after the other and then
+/// share one allocation.
+#[derive(Debug)]
+pub struct RequestIds {
+    random: fastrand::Rng,
+    ready: Bytes,
+}
+
+/// Ids made at once: what one that is still in use keeps in memory is 36 times this.
+const IDS_AT_ONCE: usize = 32;
+const ID_LENGTH: usize = 36;
+
+impl RequestIds {
+    /// From a source of randomness that need not be unpredictable.
+    pub fn new(random: fastrand::Rng) -> RequestIds {
+        RequestIds { random, ready: Bytes::new() }
     }
-    // Hexadecimal digits and dashes.
-    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text)).unwrap_or(HeaderValue::from_static(""))
+
+    /// The next one.
+    #[inline]
+    pub fn next_id(&mut self) -> HeaderValue {
+        if self.ready.is_empty() {
+            self.make();
+        }
+        let id = self.ready.split_to(ID_LENGTH);
+        // SAFETY: it is made of hexadecimal digits and dashes.
+        unsafe { HeaderValue::from_maybe_shared_unchecked(id) }
+    }
+
+    #[cold]
+    fn make(&mut self) {
+        let mut ids = BytesMut::with_capacity(IDS_AT_ONCE * ID_LENGTH);
+        for _ in 0..IDS_AT_ONCE {
+            let bits = self.random.u128(..) & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+            let mut text = [b'-'; ID_LENGTH];
+            for (byte, at) in bits.to_be_bytes().into_iter().zip(UUID_PLACES) {
+                let digits = HEXADECIMAL[usize::from(byte)];
+                text[at] = digits[0];
+                text[at + 1] = digits[1];
+            }
+            ids.extend_from_slice(&text);
+        }
+        self.ready = ids.freeze();
+    }
 }
 
 /// Several `cookie` fields become one: HTTP/2 splits them for compression, HTTP/1 readers expect one.

@@ -18,7 +18,7 @@ fn prepared(before: &[(&str, &str)], gateway: bool) -> HeaderMap {
     let peer = Peer::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)));
     let terms = Terms { gateway, peer: &peer, secure: false, upgrade: None };
     let seen = Seen::of(&headers);
-    prepare(&mut headers, seen, &terms, &mut fastrand::Rng::with_seed(7));
+    prepare(&mut headers, seen, &terms, &mut RequestIds::new(fastrand::Rng::with_seed(7)));
     headers
 }
 
@@ -87,7 +87,7 @@ fn an_upgrade_keeps_its_two_fields() {
     let protocol = HeaderValue::from_static("websocket");
     let terms = Terms { gateway: false, peer: &peer, secure: true, upgrade: Some(&protocol) };
     let seen = Seen::of(&headers);
-    prepare(&mut headers, seen, &terms, &mut fastrand::Rng::with_seed(7));
+    prepare(&mut headers, seen, &terms, &mut RequestIds::new(fastrand::Rng::with_seed(7)));
     headers.remove(REQUEST_ID);
     assert_eq!(
         headers,
@@ -142,10 +142,10 @@ fn a_client_outside_the_mesh_cannot_speak_as_a_proxy() {
 
 #[test]
 fn a_request_without_an_id_gets_a_uuid_of_version_4() {
-    let mut random = fastrand::Rng::with_seed(1);
+    let mut ids = RequestIds::new(fastrand::Rng::with_seed(1));
     let mut last = HeaderValue::from_static("");
     for _ in 0..100 {
-        let id = request_id(&mut random);
+        let id = ids.next_id();
         let text = id.to_str().unwrap();
         assert_eq!(text.len(), 36);
         for (index, byte) in text.bytes().enumerate() {

@@ -33,7 +33,7 @@ pub use rescue::Rescue;
 
 use crate::cluster::Rng;
 use crate::drain::{Counter, Drain};
-use crate::http::headers::Peer;
+use crate::http::headers::{Peer, RequestIds};
 use crate::limit::Place;
 use crate::record::Direction;
 use crate::snapshot::{Reader, Snapshot};
@@ -65,6 +65,8 @@ pub struct Local {
     pub log: telemetry::Worker,
     /// For choices.
     pub rng: RefCell<Rng>,
+    /// Names for requests that have none.
+    pub ids: RefCell<RequestIds>,
     /// The end of the process.
     pub drain: Arc<Drain>,
     /// This worker's exchanges in flight.

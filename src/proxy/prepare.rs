@@ -77,7 +77,7 @@ pub(super) fn request<'a>(
         upgrade: switch.as_ref().map(|(protocol, _)| protocol),
     };
     let lineage = (!gateway && seen.any(Seen::OURS)).then(|| parts.headers.remove(LINEAGE)).flatten();
-    headers::prepare(&mut parts.headers, seen, &terms, &mut connection.local.rng.borrow_mut());
+    headers::prepare(&mut parts.headers, seen, &terms, &mut connection.local.ids.borrow_mut());
     lineage::extend(&mut parts.headers, lineage, destination.lineage.as_ref());
     let fields = (forwarding.response_headers.reads_request() || to.response_headers.reads_request())
         .then(|| parts.headers.clone());

@@ -11,6 +11,7 @@ mod socket;
 use crate::clock;
 use crate::cluster::Rng;
 use crate::drain::{Drain, Phase};
+use crate::http::headers::RequestIds;
 use crate::limit::Ceiling;
 use crate::proxy::{Departures, Local, Passthrough};
 use crate::record::Direction;
@@ -139,6 +140,7 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
         log: telemetry.worker(index),
         passthrough: Passthrough::new(telemetry.clone()),
         rng: RefCell::new(Rng::new()),
+        ids: RefCell::new(RequestIds::new(Rng::new())),
         counter: drain.counter(),
         drain: drain.clone(),
         telemetry,
