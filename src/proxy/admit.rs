@@ -34,6 +34,7 @@ impl<S: Service<Exchange, Error = Failed>> Service<Exchange> for Admit<S> {
     fn call(&mut self, exchange: Exchange) -> Self::Future {
         let local = exchange.closing.local();
         if local.counter.in_flight() > local.max_exchanges {
+            local.telemetry.metrics.requests_refused.inc();
             let fault = Kind::Overloaded.into();
             return Admitted::Right(ready(Err(Failed { fault, closing: exchange.closing })));
         }

@@ -3,6 +3,7 @@
 use super::{LocalExec, RequestBody};
 use crate::cluster::{Cluster, Permit};
 use crate::fault::{Fault, Kind};
+use crate::telemetry::Telemetry;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -23,7 +25,7 @@ const MAX_HEAD: usize = 64 * 1024;
 /// A fresh HTTP/1 connection.
 pub(super) struct Fresh1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
-    pub(super) permit: Rc<Permit>,
+    pub(super) open: Rc<Open>,
     pub(super) fd: RawFd,
     pub(super) local: Option<SocketAddr>,
 }
@@ -31,13 +33,45 @@ pub(super) struct Fresh1 {
 /// A fresh HTTP/2 connection.
 pub(super) struct Fresh2 {
     pub(super) sender: http2::SendRequest<RequestBody>,
-    pub(super) permit: Rc<Permit>,
+    pub(super) open: Rc<Open>,
     pub(super) local: Option<SocketAddr>,
     /// Streams the peer allows, kept up to date by the connection's task.
     pub(super) allowed: Rc<Cell<usize>>,
 }
 
-async fn dial(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Fault> {
+/// One connection that is open: it counts against its gate and in the metrics as long as this lives.
+#[derive(Debug)]
+pub(super) struct Open {
+    _permit: Permit,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.telemetry.metrics.upstream_connections.dec();
+    }
+}
+
+async fn dial(
+    address: SocketAddr,
+    timeout: Duration,
+    permit: Permit,
+    telemetry: &Arc<Telemetry>,
+) -> Result<(TcpStream, Rc<Open>), Fault> {
+    let metrics = &telemetry.metrics;
+    let stream = match connect(address, timeout).await {
+        Ok(stream) => stream,
+        Err(fault) => {
+            metrics.upstream_failed.inc();
+            return Err(fault);
+        }
+    };
+    metrics.upstream_opened.inc();
+    metrics.upstream_connections.inc();
+    Ok((stream, Rc::new(Open { _permit: permit, telemetry: telemetry.clone() })))
+}
+
+async fn connect(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Fault> {
     match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Err(_) => Err(Fault::because(
             Kind::ConnectTimeout,
@@ -52,23 +86,27 @@ async fn dial(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Fault
     }
 }
 
-/// Dials and speaks HTTP/1. The connection's task holds the permit until the socket is closed.
-pub(super) async fn http1(cluster: &Cluster, address: SocketAddr, permit: Permit) -> Result<Fresh1, Fault> {
-    let permit = Rc::new(permit);
-    let stream = dial(address, cluster.limits.connect_timeout).await?;
+/// Dials and speaks HTTP/1. The connection's task holds it open until the socket is closed.
+pub(super) async fn http1(
+    cluster: &Cluster,
+    address: SocketAddr,
+    permit: Permit,
+    telemetry: &Arc<Telemetry>,
+) -> Result<Fresh1, Fault> {
+    let (stream, open) = dial(address, cluster.limits.connect_timeout, permit, telemetry).await?;
     let (fd, local) = (stream.as_raw_fd(), stream.local_addr().ok());
     let (sender, connection) = http1::Builder::new()
         .max_header_size(MAX_HEAD)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Fault::because(Kind::ConnectFailure, error))?;
-    let held = permit.clone();
+    let held = open.clone();
     tokio::task::spawn_local(async move {
         // Its errors reach the exchange through the sender.
         let _ = connection.with_upgrades().await;
         drop(held);
     });
-    Ok(Fresh1 { sender, permit, fd, local })
+    Ok(Fresh1 { sender, open, fd, local })
 }
 
 /// Dials and speaks HTTP/2 with prior knowledge.
@@ -76,9 +114,9 @@ pub(super) async fn http2(
     address: SocketAddr,
     connect_timeout: Duration,
     permit: Permit,
+    telemetry: &Arc<Telemetry>,
 ) -> Result<Fresh2, Fault> {
-    let permit = Rc::new(permit);
-    let stream = dial(address, connect_timeout).await?;
+    let (stream, open) = dial(address, connect_timeout, permit, telemetry).await?;
     let local = stream.local_addr().ok();
     let (sender, mut connection) = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
@@ -92,7 +130,7 @@ pub(super) async fn http2(
         .await
         .map_err(|error| Fault::because(Kind::ConnectFailure, error))?;
     let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
-    let (held, shown) = (permit.clone(), allowed.clone());
+    let (held, shown) = (open.clone(), allowed.clone());
     tokio::task::spawn_local(async move {
         let _ = poll_fn(|cx| {
             let over = Pin::new(&mut connection).poll(cx);
@@ -102,5 +140,5 @@ pub(super) async fn http2(
         .await;
         drop(held);
     });
-    Ok(Fresh2 { sender, permit, local, allowed })
+    Ok(Fresh2 { sender, open, local, allowed })
 }

@@ -3,10 +3,11 @@
 //! hyper queues streams beyond the peer's limit without bound, so streams are counted here and a further
 //! connection is opened, or the exchange waits, when all are full. Dialling is done once for all who wait.
 
-use super::connect::Fresh2;
-use super::{RequestBody, connect};
+use super::RequestBody;
+use super::connect::{self, Fresh2, Open};
 use crate::cluster::{Gate, Permit};
 use crate::fault::{Fault, Kind};
+use crate::telemetry::Telemetry;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
@@ -33,7 +34,7 @@ pub(super) struct Connection {
     born: Instant,
     local: Option<SocketAddr>,
     allowed: Rc<Cell<usize>>,
-    _permit: Rc<Permit>,
+    _open: Rc<Open>,
 }
 
 impl Connection {
@@ -48,7 +49,7 @@ impl Connection {
             born: now,
             local: fresh.local,
             allowed: fresh.allowed,
-            _permit: fresh.permit,
+            _open: fresh.open,
         }
     }
 
@@ -132,12 +133,18 @@ impl Connections {
     }
 
     /// Opens one more connection, in a task of its own: who asked first may leave, the others still wait.
-    pub(super) fn dial(self: &Rc<Self>, address: SocketAddr, timeout: Duration, permit: Permit) -> Rc<Dial> {
+    pub(super) fn dial(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        timeout: Duration,
+        permit: Permit,
+        telemetry: Arc<Telemetry>,
+    ) -> Rc<Dial> {
         let dial = Rc::new(Dial::default());
         *self.dialling.borrow_mut() = Some(dial.clone());
         let (all, outcome) = (self.clone(), dial.clone());
         tokio::task::spawn_local(async move {
-            match connect::http2(address, timeout, permit).await {
+            match connect::http2(address, timeout, permit, &telemetry).await {
                 Ok(fresh) => {
                     let connection = Rc::new(Connection::new(fresh));
                     *outcome.made.borrow_mut() = Some(connection.clone());

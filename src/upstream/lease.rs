@@ -1,8 +1,8 @@
 //! A connection lent to one exchange, and what its failures mean.
 
 use super::RequestBody;
+use super::connect::Open;
 use super::h2::Stream;
-use crate::cluster::Permit;
 use crate::fault::{Fault, Kind};
 use futures_util::TryFutureExt;
 use futures_util::future::Either;
@@ -20,7 +20,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Lease1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
-    pub(super) permit: Rc<Permit>,
+    pub(super) open: Rc<Open>,
     pub(super) fd: RawFd,
     pub(super) local: Option<SocketAddr>,
     pub(super) served: u32,

@@ -1,11 +1,12 @@
 //! The connections of one worker, by cluster and endpoint.
 
-use super::connect;
+use super::connect::{self, Open};
 use super::h2::{Connections, Dial};
 use super::lease::{Lease, Lease1};
 use super::{Reclaim, RequestBody};
 use crate::cluster::{Cluster, Endpoint, Permit};
 use crate::fault::Fault;
+use crate::telemetry::Telemetry;
 use hyper::client::conn::http1;
 use proxy_config::model::Protocol;
 use std::cell::RefCell;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long an unused connection to this host is kept: shorter than any server's own patience.
@@ -30,7 +32,7 @@ const MAX_IDLE: usize = 1024;
 #[derive(Debug)]
 pub struct Idle {
     sender: http1::SendRequest<RequestBody>,
-    permit: Weak<Permit>,
+    open: Weak<Open>,
     fd: RawFd,
     local: Option<SocketAddr>,
     served: u32,
@@ -63,13 +65,14 @@ enum Found {
 pub struct Pools {
     worker: usize,
     reclaim: Reclaim,
+    telemetry: Arc<Telemetry>,
     entries: RefCell<HashMap<(u64, u64), Entry, foldhash::fast::RandomState>>,
 }
 
 impl Pools {
     /// Empty pools for worker number `worker`.
-    pub fn new(worker: usize, reclaim: Reclaim) -> Rc<Pools> {
-        Rc::new(Pools { worker, reclaim, entries: RefCell::default() })
+    pub fn new(worker: usize, reclaim: Reclaim, telemetry: Arc<Telemetry>) -> Rc<Pools> {
+        Rc::new(Pools { worker, reclaim, telemetry, entries: RefCell::default() })
     }
 
     /// An idle connection for one exchange, unless others wait for one.
@@ -147,7 +150,8 @@ impl Pools {
         }
         match (cluster.gate.connection(cluster.limits.max_connections), http2) {
             (Some(permit), Some(streams)) => {
-                Found::Dial(streams.dial(endpoint.address, cluster.limits.connect_timeout, permit))
+                let timeout = cluster.limits.connect_timeout;
+                Found::Dial(streams.dial(endpoint.address, timeout, permit, self.telemetry.clone()))
             }
             (Some(permit), None) => Found::Permit(permit),
             // With no room for a fresh connection a kept one is better than none.
@@ -160,10 +164,10 @@ impl Pools {
     }
 
     async fn connect1(&self, cluster: &Cluster, endpoint: &Endpoint, permit: Permit) -> Result<Lease, Fault> {
-        let fresh = connect::http1(cluster, endpoint.address, permit).await?;
+        let fresh = connect::http1(cluster, endpoint.address, permit, &self.telemetry).await?;
         Ok(Lease::Http1(Lease1 {
             sender: fresh.sender,
-            permit: fresh.permit,
+            open: fresh.open,
             fd: fresh.fd,
             local: fresh.local,
             served: 0,
@@ -230,7 +234,7 @@ impl Pools {
         let hint = keep_alive.map_or(Duration::MAX, |k| k.saturating_sub(Duration::from_secs(1)));
         entry.idle.push(Idle {
             sender: lease.sender,
-            permit: Rc::downgrade(&lease.permit),
+            open: Rc::downgrade(&lease.open),
             fd: lease.fd,
             local: lease.local,
             served,
@@ -303,7 +307,7 @@ impl Idle {
     /// The connection for one more exchange, if it is still good.
     #[inline]
     fn wake(self, key: (u64, u64), now: Instant, max_age: Option<Duration>) -> Option<Lease1> {
-        let permit = self.permit.upgrade()?;
+        let open = self.open.upgrade()?;
         let idle = now.saturating_duration_since(self.since);
         if self.sender.is_closed()
             || idle >= self.keep
@@ -314,7 +318,7 @@ impl Idle {
         }
         Some(Lease1 {
             sender: self.sender,
-            permit,
+            open,
             fd: self.fd,
             local: self.local,
             served: self.served,
@@ -328,7 +332,7 @@ impl Idle {
 /// Whether an idle connection is open and silent: an end or stray bytes make it useless.
 fn quiet(fd: RawFd) -> bool {
     let mut byte = [std::mem::MaybeUninit::<u8>::uninit(); 1];
-    // SAFETY: the descriptor belongs to the connection's task on this thread. The task holds the permit this
+    // SAFETY: the descriptor belongs to the connection's task on this thread. The task holds what this
     // connection was just woken with, so it has not ended, and it cannot end while this call runs.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;

@@ -136,7 +136,7 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
     let local = Rc::new(Local {
         index,
         snapshots: RefCell::new(published.reader()),
-        pools: Pools::new(index, reclaim),
+        pools: Pools::new(index, reclaim, telemetry.clone()),
         log: telemetry.worker(index),
         passthrough: Passthrough::new(telemetry.clone()),
         rng: RefCell::new(Rng::new()),

@@ -193,6 +193,25 @@ fn a_stats_listener_shows_metrics_and_readiness_and_nothing_else() {
 }
 
 #[test]
+fn connections_to_endpoints_are_counted() {
+    for origin in [Origin::h1().reply("hello"), Origin::h2c().reply("hello")] {
+        let proxy = Proxy::to(&origin).start();
+        proxy.get("/").send().expect(200);
+        let metrics = proxy.metrics();
+        assert_eq!(metrics.sum("pilotlight_upstream_connections_opened_total", &[]), 1.0);
+        assert_eq!(metrics.sum("pilotlight_upstream_connections", &[]), 1.0);
+        drop(origin);
+        proxy.get("/").send();
+        crate::support::eventually("a failure is counted", crate::support::seconds(5), || {
+            let metrics = proxy.metrics();
+            let open = metrics.sum("pilotlight_upstream_connections", &[]);
+            let failed = metrics.sum("pilotlight_upstream_connections_failed_total", &[]);
+            (open == 0.0 && failed >= 1.0).then_some(())
+        });
+    }
+}
+
+#[test]
 fn a_cold_start_is_counted_and_its_hold_is_not_in_the_destinations_time() {
     let text = yaml::function_running("slow", "[pilotlight, echo, --start-delay, 600ms]", "", "");
     let proxy = Proxy::with(text).start();
