@@ -440,8 +440,25 @@ fn syntax_problem(file: &Path, text: &str, error: &ScanError) -> Problem {
     if is_object && !text.lines().any(indented) {
         return problem.with_help("no line is indented: the indentation seems to be lost");
     }
-    problem
+    let message = error.kind().to_string();
+    let known = SYNTAX_HELP.iter().find(|(part, _)| message.contains(part));
+    known.map_or(problem.clone(), |(_, help)| problem.with_help(*help))
 }
+
+/// What most often lies behind the scanner's words.
+const SYNTAX_HELP: [(&str, &str); 8] = [
+    (
+        "mapping values are not allowed",
+        "indent it as its neighbours are; a value that holds `: ` wants quotes, and a `:` a space after it",
+    ),
+    ("comment intercepting", "the next line is indented too far: what stands above it has a value already"),
+    ("did not find expected key", "indent it as its neighbours are"),
+    ("did not find expected '-'", "indent it as the other fields of its list element are"),
+    ("simple key expected", "a key is followed by `:`; or the line is indented too little"),
+    ("multiline quoted scalar", "a quote above is not closed"),
+    ("did not find expected ',' or", "close the bracket above, or separate its entries by commas"),
+    ("unexpected character", "a value that begins with this character wants quotes"),
+];
 
 /// `"true" (1)`: where the marker stands and what it reads.
 fn call_out(line: &str) -> Option<(u32, &str)> {

@@ -1,7 +1,7 @@
 //! The kinds that are known, by group, version and name, and how each is read.
 
 use super::shape::Shape::{Any, Object as Fields, Text};
-use super::shape::{Field, LABELS, acts, ignored, required};
+use super::shape::{Field, LABELS, acts, ignored, nearest, required};
 use super::{Meta, Object, istio, knative, kubernetes};
 use crate::decode::Cursor;
 
@@ -219,6 +219,8 @@ pub(super) enum Found {
     MeshConfig,
     /// None of ours.
     Unknown,
+    /// No kind of its group, but nearly this one.
+    Misspelt(&'static Kind),
 }
 
 pub(super) fn find(group: &str, version: &str, name: &str) -> Found {
@@ -231,8 +233,13 @@ pub(super) fn find(group: &str, version: &str, name: &str) -> Found {
     }
     // A group of another project may well have a kind of that name.
     let known_group = KINDS.iter().any(|k| k.group == group) || group == "extensions";
-    match KINDS.iter().find(|k| k.name == name) {
-        Some(kind) if known_group => Found::Wrong(kind),
-        _ => Found::Unknown,
+    if let Some(kind) = KINDS.iter().find(|k| k.name == name && known_group) {
+        return Found::Wrong(kind);
+    }
+    let of_group = || KINDS.iter().filter(|k| k.group == group);
+    let near = nearest(name, of_group().map(|k| k.name));
+    match near.and_then(|near| of_group().find(|k| k.name == near)) {
+        Some(kind) => Found::Misspelt(kind),
+        None => Found::Unknown,
     }
 }

@@ -131,6 +131,12 @@ impl<'a> Reader<'a> {
                 let message = format!("kind {name}: {}", lost("metadata"));
                 self.problem(Level::Error, "SC001", at, message, Some(INDENT));
             }
+            Found::Misspelt(kind) => {
+                self.out.problems.extend(faults.iter().cloned());
+                let message = format!("there is no kind {name} of {api_version}: ignored");
+                let help = format!("did you mean `{}`?", kind.name);
+                self.problem(Level::Warning, "SC006", at, message, Some(&help));
+            }
             Found::Unknown => {
                 self.out.problems.extend(faults.iter().cloned());
                 let message = format!("kind {name} of {api_version} is not used: ignored");

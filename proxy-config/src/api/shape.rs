@@ -381,6 +381,9 @@ pub(crate) fn join(path: &str, name: &str) -> String {
 }
 
 fn suggestion(name: &str, fields: &'static [Field]) -> Option<String> {
+    if let Some(rest) = name.strip_prefix('-') {
+        return Some(format!("an element of a list? write a space after its dash: `- {rest}`"));
+    }
     let known = || fields.iter().filter(|f| f.is_wanted()).map(|f| f.name);
     if let Some(near) = nearest(name, known()) {
         return Some(format!("did you mean `{near}`?"));

@@ -83,6 +83,22 @@ fn a_call_out_marker_behind_a_quoted_value_is_named() {
 }
 
 #[test]
+fn a_syntax_error_leads_to_its_remedy() {
+    let check = |text: &str, want: &str| {
+        let problem = &documents(text).problems[0];
+        let help = problem.help.as_deref().unwrap_or_default();
+        assert!(help.contains(want), "{text:?}: {problem}");
+    };
+    check("a:\n  b: x\n    c: y\n", "indent it as its neighbours are");
+    check("a:\n  b: x # why\n    c: y\n", "indented too far");
+    check("a:\n  - b: x\n    c: y\n   d: z\n", "other fields of its list element");
+    check("a:\n  b: \"x\nc: y\n", "not closed");
+    check("a: {b: x\nc: y\n", "close the bracket");
+    check("a: @x\n", "quotes");
+    check("a:\nb\nc: y\n", "followed by `:`");
+}
+
+#[test]
 fn only_core_schema_words_are_booleans_and_nulls() {
     let check = |text: &str, want: Value| {
         let all = documents(&format!("k: {text}\n"));
