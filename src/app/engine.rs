@@ -77,6 +77,14 @@ impl Engine {
         if let Some(refused) = state.last.as_ref().and_then(|last| last.refused.clone()) {
             return Err(refused);
         }
+        if state.loaded.as_ref().is_some_and(|loaded| serves_nothing(&loaded.config)) {
+            let paths: Vec<_> = self.parts.args.paths.iter().map(|path| path.display().to_string()).collect();
+            tracing::warn!(
+                "nothing to serve in {}: no function, Service, ServiceEntry or VirtualService; \
+                 `pilotlight check --format json` lists what is ignored",
+                paths.join(", ")
+            );
+        }
         let unbound: Vec<&str> = state.unbound.values().map(String::as_str).collect();
         if unbound.is_empty() { Ok(()) } else { Err(unbound.join("; ")) }
     }
@@ -366,4 +374,12 @@ fn gone(state: &State, config: &Config) -> Vec<String> {
     let stays = |name: &str, bind| config.listeners.iter().any(|l| l.name == name && l.bind == bind);
     let bound = state.listeners.iter();
     bound.filter(|(name, (bind, _))| !stays(name, *bind)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Whether every request will be 404.
+fn serves_nothing(config: &Config) -> bool {
+    config.listeners.iter().all(|listener| match &listener.tables {
+        model::Tables::One(table) => table.hosts.is_empty(),
+        model::Tables::ByPort(tables) => tables.values().all(|table| table.hosts.is_empty()),
+    })
 }

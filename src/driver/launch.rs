@@ -118,7 +118,11 @@ fn program(
     }
     if name.contains('/') {
         let file = std::path::absolute(directory.join(name)).map_err(|error| error.to_string())?;
-        return if is_program(&file) { Ok(file) } else { Err(format!("{} cannot be run", file.display())) };
+        return match file.metadata() {
+            Err(error) => Err(format!("{}: {error}", file.display())),
+            Ok(_) if is_program(&file) => Ok(file),
+            Ok(_) => Err(format!("{} is not an executable file", file.display())),
+        };
     }
     let path = path.cloned().unwrap_or_default();
     let found = std::env::split_paths(&path).map(|entry| entry.join(name)).find(|file| is_program(file));
@@ -190,7 +194,8 @@ mod tests {
     fn what_cannot_be_run_is_said_by_name() {
         for (words, want) in [
             (&["no-such-program"][..], "`no-such-program` is not in PATH (/bin:/usr/bin)"),
-            (&["./none"], "/none cannot be run"),
+            (&["./none"], "/none: No such file or directory (os error 2)"),
+            (&["/etc"], "/etc is not an executable file"),
             (&[], "the command is empty"),
         ] {
             assert_eq!(command(&revision(words), 1, &around()).err().as_deref(), Some(want), "{words:?}");

@@ -75,6 +75,8 @@ pub(super) struct Instance {
     pub ramp: Option<Instant>,
     /// When it was last seen to have, or to have had, an exchange.
     pub used: Instant,
+    /// Whether its slow start was told.
+    pub slow: bool,
     /// Slots it had granted at the last look.
     granted: u64,
 }
@@ -103,6 +105,7 @@ impl Instance {
             outdated: false,
             ramp: None,
             used: now,
+            slow: false,
             granted: 0,
         }
     }

@@ -25,6 +25,9 @@ const PROGRESS: Duration = Duration::from_secs(600);
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// The same thing is not said again sooner.
 const SILENCE: Duration = Duration::from_secs(60);
+/// An instance that is not ready after this is told of: most often it listens elsewhere, and nothing else
+/// would say so.
+const SLOW: Duration = Duration::from_secs(5);
 const TICKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// The soonest next look.
 const AT_ONCE: Duration = Duration::from_millis(1);
@@ -177,6 +180,7 @@ impl Unit {
         } else {
             self.replace(now, floor);
             self.give_up(now, floor);
+            self.say_slow(now);
             self.hold.expire(now);
             self.ramp(now);
             self.adjust(now, floor)
@@ -281,6 +285,34 @@ impl Unit {
         }
     }
 
+    fn say_slow(&mut self, now: Instant) {
+        let waiting = self.hold.waiting();
+        for instance in self.instances.values_mut() {
+            if !instance.is_starting()
+                || instance.slow
+                || now.saturating_duration_since(instance.since) < SLOW
+            {
+                continue;
+            }
+            instance.slow = true;
+            let why = match (&instance.phase, &self.revision.probe.action) {
+                (Phase::Probing(address), ProbeAction::Http { path, .. }) => {
+                    format!("its readiness probe GET {path} on {address} has not passed")
+                }
+                (Phase::Probing(address), ProbeAction::Tcp) => format!("{address} is not accepting"),
+                _ => "nothing listens on the port that PORT names in its environment; the command must \
+                      listen there, on 127.0.0.1 or 0.0.0.0"
+                    .to_owned(),
+            };
+            tracing::warn!(
+                instance = &*instance.name,
+                waiting,
+                "not ready after {} s: {why}",
+                SLOW.as_secs()
+            );
+        }
+    }
+
     fn start(&mut self, now: Instant, asked: bool, cause: (Cause, Instant), floor: &mut Floor) {
         self.starts += 1;
         self.metrics.started(cause.0).inc();
@@ -368,7 +400,8 @@ impl Unit {
             self.peaks.record(now, 1, self.terms.horizon());
         }
         self.next = Some(now);
-        tracing::info!(instance = &*instance.name, %address, took_ms = took.as_secs_f64() * 1e3, served, "ready");
+        let took_ms = (took.as_secs_f64() * 1e4).round() / 10.0;
+        tracing::info!(instance = &*instance.name, %address, took_ms, served, "ready");
     }
 
     /// An instance is gone.
