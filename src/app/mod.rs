@@ -75,6 +75,7 @@ fn start(args: RunArgs, log: Log) -> Result<ExitCode, String> {
 
 async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, String> {
     let began = crate::clock::now();
+    let signals = process::Signals::take().map_err(|error| format!("signals cannot be had: {error}"))?;
     let first = engine::first_load(&args);
     let workers = worker_count(&args, first.config.mesh.concurrency);
     let drain = Drain::new(Timing { delay: args.drain_delay, timeout: args.drain_timeout });
@@ -122,10 +123,9 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     }
     tokio::spawn(sweep(engine.clone()));
     let left = {
-        let signals = process::signals(&drain, || watcher.look_again());
         tokio::select! {
             left = drain.conduct() => left,
-            Err(error) = signals => return Err(format!("signals cannot be had: {error}")),
+            never = signals.obey(&drain, || watcher.look_again()) => match never {},
         }
     };
     scaler.shutdown(FUNCTION_GRACE.min(drain.time_left(crate::clock::now()))).await;

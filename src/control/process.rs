@@ -4,9 +4,10 @@
 
 use crate::drain::{Ask, Drain};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::convert::Infallible;
 use std::io;
 use std::sync::OnceLock;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// More open files than this are never asked for: some programs walk through all that they might have.
 const MAX_FILES: u64 = 1 << 20;
@@ -42,20 +43,36 @@ pub fn raise_open_files() -> io::Result<u64> {
     }
 }
 
-/// Turns signals into what they ask for, as long as it is awaited: SIGTERM and SIGINT stop (again: hurry),
-/// SIGHUP calls `look_again`.
-///
-/// # Errors
-/// When the signals cannot be had.
-pub async fn signals(drain: &Drain, look_again: impl Fn()) -> io::Result<()> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = term.recv() => drain.ask(Ask::Stop),
-            _ = interrupt.recv() => drain.ask(Ask::Stop),
-            _ = hangup.recv() => look_again(),
+/// The signals this process is told by. From [`Signals::take`] on none of them ends it by itself.
+#[derive(Debug)]
+pub struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Takes them; one that comes before [`Signals::obey`] is not lost. To be called inside a runtime.
+    ///
+    /// # Errors
+    /// When the signals cannot be had.
+    pub fn take() -> io::Result<Signals> {
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Turns them into what they ask for, as long as it is awaited: SIGTERM and SIGINT stop (again: hurry),
+    /// SIGHUP calls `look_again`.
+    pub async fn obey(mut self, drain: &Drain, look_again: impl Fn()) -> Infallible {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => drain.ask(Ask::Stop),
+                _ = self.interrupt.recv() => drain.ask(Ask::Stop),
+                _ = self.hangup.recv() => look_again(),
+            }
         }
     }
 }
