@@ -392,17 +392,6 @@ mod tests {
     }
 
     #[test]
-    fn clusters_that_nobody_holds_are_forgotten_and_instances_are_not() {
-        let registry = Registry::new(Arc::default(), Arc::default());
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        registry.given("gone").replace(&[(address, 1)]);
-        registry.revision("default/runs").insert(Endpoint::new(address, "i".into(), 1, 0));
-        registry.prune();
-        assert!(registry.given("gone").is_empty());
-        assert_eq!(registry.revision("default/runs").len(), 1);
-    }
-
-    #[test]
     fn tried_members_are_avoided_while_others_are_there() {
         let members = given(2);
         let mut rng = Rng::with_seed(1);

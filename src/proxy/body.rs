@@ -4,6 +4,7 @@
 //! and the record closes; when the client leaves first, all of that happens too, only without the pool.
 
 use super::closing::Closing;
+use super::deadline::Remaining;
 use crate::clock;
 use crate::cluster::{Permit, Slot};
 use crate::fault::{Fault, Kind};
@@ -16,13 +17,11 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::cell::RefCell;
-use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::time::Sleep;
 
 /// What an exchange holds while its answer is carried. Dropping it gives everything back.
 #[derive(Debug)]
@@ -69,14 +68,8 @@ pub struct Live {
     /// There from when the body is on its way.
     closing: Option<Box<Closing>>,
     held: Held,
-    deadline: Option<Deadline>,
+    deadline: Option<Remaining>,
     finished: bool,
-}
-
-/// When carrying the body must be over.
-#[derive(Debug)]
-pub(super) struct Deadline {
-    pub(super) sleep: Pin<Box<Sleep>>,
 }
 
 /// Why a body broke off; hyper then ends the connection or the stream.
@@ -114,7 +107,7 @@ impl ResponseBody {
 
 impl Live {
     /// The upstream's body, not yet on its way.
-    pub(super) fn new(incoming: Incoming, held: Held, deadline: Option<Deadline>) -> Box<Live> {
+    pub(super) fn new(incoming: Incoming, held: Held, deadline: Option<Remaining>) -> Box<Live> {
         Box::new(Live { incoming, closing: None, held, deadline, finished: false })
     }
 
@@ -183,7 +176,7 @@ impl Body for ResponseBody {
             return Poll::Ready(None);
         }
         if let Some(deadline) = &mut live.deadline
-            && deadline.sleep.as_mut().poll(cx).is_ready()
+            && deadline.poll(cx).is_ready()
         {
             return live.cut(Kind::ResponseTimeout.into());
         }

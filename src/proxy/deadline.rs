@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
@@ -143,11 +143,43 @@ impl Deadlines {
     }
 
     /// What remains for the response's body: the same timer, armed for the last deadline that applies.
-    pub(super) fn for_body(&mut self) -> Option<Pin<Box<Sleep>>> {
+    pub(super) fn for_body(&mut self) -> Option<Remaining> {
         self.try_at = None;
+        if self.route.is_some() && self.route_at().is_none() {
+            let nothing = Deadlines::new(crate::clock::now(), None, None, None);
+            return Some(Remaining::Unknown(Box::new(std::mem::replace(self, nothing))));
+        }
         let (at, _) = self.next(None)?;
         self.arm(at);
-        self.sleep.take()
+        self.sleep.take().map(Remaining::Known)
+    }
+}
+
+/// When carrying the response's body must be over.
+#[derive(Debug)]
+pub(super) enum Remaining {
+    /// A point in time.
+    Known(Pin<Box<Sleep>>),
+    /// The answer began before the request had ended, and only with that does the route's timeout begin.
+    Unknown(Box<Deadlines>),
+}
+
+impl Remaining {
+    /// Ready when it has passed.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadlines = match self {
+            Remaining::Known(sleep) => return sleep.as_mut().poll(cx),
+            Remaining::Unknown(deadlines) => deadlines,
+        };
+        if deadlines.route_at().is_none()
+            && let Some(source) = &deadlines.source
+        {
+            source.borrow_mut().watch(cx.waker());
+        }
+        match deadlines.next(None) {
+            Some((at, _)) => deadlines.arm(at).as_mut().poll(cx),
+            None => Poll::Pending,
+        }
     }
 }
 

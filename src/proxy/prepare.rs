@@ -3,7 +3,7 @@
 use super::Connection;
 use super::answer::{self, Reply};
 use super::attempt::Attempts;
-use super::body::{Deadline, Held, Live};
+use super::body::{Held, Live};
 use super::closing::Closing;
 use super::lineage::{self, LINEAGE};
 use super::retry;
@@ -13,7 +13,7 @@ use crate::record::{ColdStart, Direction};
 use crate::route::{Facts, Head, HeaderChange};
 use crate::snapshot::{Destination, Forward, Protocol, Retry, RetryOn, Target};
 use crate::upstream::RequestBody;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::time::Duration;
@@ -214,6 +214,8 @@ pub(super) fn response(
     let (mut head, incoming) = response.into_parts();
     let seen = Seen::of(&head.headers);
     validate::response(&head.headers, seen)?;
+    // Each hop has its own version; hyper turns this one into the client's.
+    head.version = Version::HTTP_11;
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let mut rare = outbound.rare.take();
     let switch = match rare.as_mut().and_then(|rare| rare.switch.take()) {
@@ -264,6 +266,6 @@ pub(super) fn response(
     if let Some((_, down, up)) = switch {
         return Ok(Reply::Switched { head, down, up, held });
     }
-    let deadline = deadlines.for_body().map(|sleep| Deadline { sleep });
+    let deadline = deadlines.for_body();
     Ok(Reply::Theirs(Response::from_parts(head, Live::new(incoming, held, deadline))))
 }

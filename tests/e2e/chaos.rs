@@ -14,6 +14,7 @@ fn proxy(protocol: &str, endpoints: &[SocketAddr], policy: &str, route: &str) ->
 /// Waits until `/clusters` counts nothing in flight any more.
 #[track_caller]
 fn comes_to_rest(proxy: &Proxy) {
+    assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
     let admin = proxy.admin();
     eventually("every count of every cluster is 0 again", seconds(5), || {
         let clusters = admin.get("/clusters").send().json();

@@ -314,3 +314,22 @@ fn connect_is_off() {
     }
     assert_eq!(origin.connections(), 0);
 }
+
+#[test]
+fn an_upstream_that_speaks_http10_does_not_decide_how_the_client_is_spoken_to() {
+    let origin = RawOrigin::script(|mut connection, _| {
+        connection.read_head();
+        connection.send("HTTP/1.0 200 OK\n\nuntil the end");
+    });
+    let proxy = Proxy::with(yaml::all_to("HTTP", &[origin.address()])).workers(1).start();
+    let mut client = proxy.front().raw();
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.1\nhost: shop\n\n");
+        let head = client.read_head();
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("transfer-encoding: chunked"), "{head}");
+        assert!(client.read_until("0\r\n\r\n").contains("until the end"));
+    }
+    let mut old = proxy.front().raw();
+    old.send("GET / HTTP/1.0\nhost: shop\n\n");
+    assert!(old.read_to_end().starts_with("HTTP/1.0 200 "));
+}

@@ -44,6 +44,25 @@ fn the_time_a_client_takes_to_send_its_body_does_not_count() {
 }
 
 #[test]
+fn the_timeout_of_an_answer_that_began_early_counts_from_the_end_of_the_request() {
+    let origin = RawOrigin::script(|mut connection, _| {
+        connection.read_head();
+        connection.send("HTTP/1.1 200 OK\ntransfer-encoding: chunked\n\n1\na\n");
+        connection.read_to_end();
+    });
+    let proxy = proxy_with("timeout: 300ms", &[origin.address()]);
+    let mut client = proxy.front().raw();
+    client.send("POST /early HTTP/1.1\nhost: shop\ncontent-length: 1\n\n");
+    assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+    assert_eq!(client.read_until("a\r\n"), "1\r\na\r\n");
+    assert!(client.is_silent_for(millis(500)), "the request has not ended yet");
+    client.send("x");
+    assert!(client.is_silent_for(millis(200)));
+    assert_eq!(client.read_to_end(), "", "cut off, not ended");
+    assert!(proxy.access_line(&["/early"]).contains(" 200 UT "), "{}", proxy.output());
+}
+
+#[test]
 fn a_try_that_takes_too_long_is_given_up_for_another() {
     let origin = Origin::h1().answer(|seen| {
         Reply::text("second").after(if seen.number == 1 { seconds(5) } else { Duration::ZERO })
