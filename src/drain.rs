@@ -46,7 +46,7 @@ impl fmt::Display for Phase {
 /// What can be asked of a [`Drain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// Turn away new work, but stay (admin `/drain`).
+    /// Fail readiness and tell clients to leave, but go on serving (admin `/drain`).
     Drain,
     /// Drain and exit (SIGTERM, SIGINT, admin `/quitquitquit`). Asked again: hurry; a third time: now.
     Stop,

@@ -73,7 +73,7 @@ const PAGES: [(&str, Page, bool, bool, &str); 12] = [
     ("/config_dump", Page::ConfigDump, false, false, "the running configuration and its last reload"),
     ("/clusters", Page::Clusters, false, false, "destinations: endpoints, health, requests, connections"),
     ("/functions", Page::Functions, false, false, "functions: instances, requests held"),
-    ("/drain", Page::Drain, true, false, "fail readiness and turn away new work, but stay"),
+    ("/drain", Page::Drain, true, false, "fail readiness, tell clients to leave, go on serving"),
     ("/quitquitquit", Page::Quit, true, false, "finish what is in flight and exit"),
     ("/logging", Page::Logging, true, false, "?level=debug changes the log; without it, tells the level"),
 ];
