@@ -1,5 +1,6 @@
-//! Lints on Kubernetes Services: those that nothing answers for.
+//! Lints on Services and ServiceEntries: those that nothing answers for, or that another has taken the place of.
 
+use crate::api::istio::{Resolution, ServiceEntry};
 use crate::api::kubernetes::{EndpointSlice, Service};
 use crate::report::{Level, Problem};
 use crate::resolve::registry::{self, Backing, Registry};
@@ -23,6 +24,54 @@ pub(super) fn check(input: &Input<'_>, registry: &Registry, problems: &mut Vec<P
             Some(slices) => problems.extend(ports_not_offered(service, slices, registry)),
         }
     }
+    entries(input, registry, problems);
+}
+
+fn entries(input: &Input<'_>, registry: &Registry, problems: &mut Vec<Problem>) {
+    let mut first: BTreeMap<(&str, u16), &ServiceEntry> = BTreeMap::new();
+    for entry in &input.service_entries {
+        problems.extend(without_addresses(entry, registry));
+        for (i, host) in entry.hosts.iter().enumerate() {
+            let mut ports = entry.ports.iter().map(|port| port.number.value);
+            let taken = ports.clone().find_map(|port| first.get(&(host.value.as_str(), port)));
+            if let Some(earlier) = taken {
+                let message = format!(
+                    "{} ({}:{}) has this host with the same port and its endpoints are taken; these are not used",
+                    earlier.meta.object,
+                    earlier.meta.file.display(),
+                    earlier.meta.at.line
+                );
+                let path = format!("spec.hosts[{i}]");
+                let problem = entry.meta.problem(Level::Warning, "SC045", path, host.at, message);
+                problems.push(problem.with_help("put the endpoints into one ServiceEntry"));
+            }
+            ports.by_ref().for_each(|port| {
+                first.entry((&host.value, port)).or_insert(entry);
+            });
+        }
+    }
+}
+
+/// A ServiceEntry of addresses that has none.
+fn without_addresses(entry: &ServiceEntry, registry: &Registry) -> Option<Problem> {
+    let empty = |host: &str| {
+        let found = registry.service(host).filter(|found| found.origin == entry.meta.object);
+        found.is_some_and(|found| found.ports.iter().all(|port| port.source.is_empty()))
+    };
+    let host = entry.hosts.iter().find(|host| empty(&host.value))?;
+    if entry.resolution.value != Resolution::Static || entry.ports.is_empty() {
+        return None;
+    }
+    let (message, help) = if entry.workload_selector.is_empty() {
+        ("no endpoint is written: requests answer 503", "add `endpoints: [{address: …}]`")
+    } else {
+        (
+            "no Pod with an address carries the labels of its selector: requests answer 503",
+            "add the Pods with their `status.podIP`, or write `endpoints`",
+        )
+    };
+    let problem = entry.meta.problem(Level::Warning, "SC044", "spec", host.at, message.to_owned());
+    Some(problem.with_help(help))
 }
 
 /// What the registry has under the Service's own name, if that is this Service and has endpoints.

@@ -208,6 +208,23 @@ fn a_direct_response_has_a_status_and_perhaps_a_body() {
     }
 }
 
+#[test]
+fn of_an_annotation_and_its_old_name_the_new_one_counts() {
+    for (annotations, min) in [
+        ("autoscaling.knative.dev/minScale: '2'", 2),
+        ("autoscaling.knative.dev/minScale: '2', autoscaling.knative.dev/min-scale: '3'", 3),
+        ("autoscaling.knative.dev/min-scale: '3', autoscaling.knative.dev/minScale: '2'", 3),
+    ] {
+        let text = HELLO.replace(
+            "template: {spec",
+            &format!("template: {{metadata: {{annotations: {{{annotations}}}}}, spec"),
+        );
+        let loaded = load_text(&text);
+        assert_eq!(loaded.config.revisions[0].scale.min, min, "{annotations}");
+        assert!(findings(&loaded)[0].contains("IST0002"), "{annotations}");
+    }
+}
+
 const SERVED: &str = "
 apiVersion: v1
 kind: Service
@@ -282,6 +299,26 @@ fn a_service_that_nothing_answers_for_is_told() {
             }
         }
     }
+}
+
+#[test]
+fn a_service_entry_without_addresses_or_with_the_host_of_another_is_told() {
+    let entry = |name: &str, rest: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec:\n  hosts: \
+             [a.example.com]\n  resolution: STATIC\n  ports: [{{number: 80, name: http}}]\n{rest}---\n"
+        )
+    };
+    let with = |address: &str| format!("  endpoints: [{{address: {address}}}]\n");
+    let selector = "  workloadSelector: {labels: {app: web}}\n";
+    let web = pod("a", "{app: web}", "{podIP: 10.0.0.1}");
+    check_findings(&entry("e", ""), &["warning SC044 no endpoint is written"]);
+    check_findings(&entry("e", selector), &["warning SC044 no Pod with an address"]);
+    check_findings(&(entry("e", selector) + &web), &[]);
+    let two = entry("b", &with("10.0.0.2")) + &entry("a", &with("10.0.0.3"));
+    check_findings(&two, &["warning SC045 ServiceEntry default/b (a.yaml:1) has this host"]);
+    assert_eq!(clusters(&load_text(&two).config), ["outbound|80||a.example.com: 10.0.0.2:80"]);
+    check_findings(&two.replacen("number: 80", "number: 81", 1), &[]);
 }
 
 #[test]

@@ -43,7 +43,10 @@ pub(super) fn annotations(map: &Cursor<'_>) -> (Scale, Holding, Option<At<Vec<St
     let mut max = None;
     for (key, value) in map.entries() {
         if let Some(name) = key.value.strip_prefix(PREFIX) {
-            if let Some(name) = known(name, &value) {
+            let written = name;
+            // Of a key and its old name the key goes first, as in Knative.
+            let newer = |name: &str| written != name && map.field(&format!("{PREFIX}{name}")).is_present();
+            if let Some(name) = known(written, &value).filter(|name| !newer(name)) {
                 one(name, &value, &mut scale);
                 if name == "max-scale" {
                     max = Some(value);

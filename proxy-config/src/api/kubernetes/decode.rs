@@ -85,6 +85,7 @@ fn service_port(item: &Cursor<'_>) -> Option<ServicePort> {
         _ => None,
     };
     naming_convention(item);
+    other_protocol(item);
     Some(ServicePort {
         port: item.field("port").number_at()?,
         name: item.field("name").string(),
@@ -112,6 +113,16 @@ fn naming_convention(item: &Cursor<'_>) {
         "IST0118",
         format!("{what} does not say what is spoken there; name it for instance http or grpc"),
     );
+}
+
+/// Ports that speak something else than HTTP, and say so.
+fn other_protocol(item: &Cursor<'_>) {
+    let name = item.field("name").text().unwrap_or_default();
+    let said = item.field("appProtocol").text().unwrap_or_else(|| name.split('-').next().unwrap_or(name));
+    let other = ["https", "tls", "tcp", "udp", "mongo", "mysql", "redis", "kubernetes.io/wss"];
+    if other.iter().any(|word| said.eq_ignore_ascii_case(word)) {
+        item.note("SC007", format!("{said} ports do not act yet: nothing is forwarded to this one"));
+    }
 }
 
 pub(crate) fn endpoint_slice(root: &Cursor<'_>, meta: Meta) -> EndpointSlice {

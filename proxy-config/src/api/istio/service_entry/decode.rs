@@ -56,11 +56,24 @@ fn check_resolution(spec: &Cursor<'_>, resolution: Resolution) {
             "no endpoints should be provided for resolution type none",
             "write `resolution: STATIC` for addresses, `resolution: DNS` for names",
         ),
-        Resolution::None => spec.warn_with_help(
-            "SC007",
-            "resolution NONE (the address the client dialled) acts as DNS: the host itself is looked up",
-            "write `resolution: DNS`, or STATIC with endpoints",
-        ),
+        Resolution::None => {
+            let pattern = |host: &Cursor<'_>| host.text().is_some_and(|text| text.starts_with('*'));
+            let (patterns, names): (Vec<_>, Vec<_>) = spec.field("hosts").items().partition(pattern);
+            if !names.is_empty() {
+                spec.warn_with_help(
+                    "SC007",
+                    "resolution NONE (the address the client dialled) acts as DNS: the host itself is looked up",
+                    "write `resolution: DNS`, or STATIC with endpoints",
+                );
+            }
+            for host in patterns {
+                host.warn_with_help(
+                    "SC007",
+                    "a pattern with resolution NONE does not act yet: its requests answer 503",
+                    "write each host out with `resolution: DNS`, or allow all with outboundTrafficPolicy ALLOW_ANY",
+                );
+            }
+        }
         Resolution::DnsRoundRobin if count > 1 => {
             endpoints.error("IST0106", "DNS_ROUND_ROBIN mode cannot have multiple endpoints");
         }
@@ -108,10 +121,26 @@ fn ports(list: &Cursor<'_>) -> Vec<EntryPort> {
             item.error("IST0106", format!("port name {name:?} already defined"));
         }
         let protocol = item.field("protocol").string().unwrap_or_default().to_ascii_uppercase();
+        check_protocol(&item.field("protocol"), &protocol);
         let target_port = item.field("targetPort").number();
         out.push(EntryPort { number, name, protocol, target_port });
     }
     out
+}
+
+fn check_protocol(cursor: &Cursor<'_>, protocol: &str) {
+    match protocol {
+        "" | "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" => {}
+        "HTTPS" | "TLS" | "TCP" | "UDP" | "MONGO" | "MYSQL" | "REDIS" => {
+            cursor
+                .warn("SC007", format!("{protocol} ports do not act yet: nothing is forwarded to this one"));
+        }
+        _ => cursor.error_with_help(
+            "IST0106",
+            format!("unsupported protocol: {protocol:?}"),
+            "write one of HTTP, HTTP2, GRPC, GRPC-WEB, HTTPS, TLS, TCP, MONGO, MYSQL, REDIS",
+        ),
+    }
 }
 
 fn endpoint(item: &Cursor<'_>, resolution: Resolution) -> Option<WorkloadAddress> {
