@@ -1,14 +1,17 @@
 //! Lints on Services and ServiceEntries: those that nothing answers for, or that another has taken the place of.
 
 use crate::api::istio::{Resolution, ServiceEntry};
-use crate::api::kubernetes::{EndpointSlice, Service};
+use crate::api::kubernetes::{EndpointSlice, Service, Workload};
 use crate::report::{Level, Problem};
 use crate::resolve::registry::{self, Backing, Registry};
 use crate::resolve::{Input, names};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// EndpointSlices by namespace and Service.
 type Slices<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
+
+/// Workloads by namespace and each label of their Pods.
+type Workloads<'a> = HashMap<(&'a str, &'a str, &'a str), Vec<&'a Workload>>;
 
 pub(super) fn check(input: &Input<'_>, registry: &Registry, problems: &mut Vec<Problem>) {
     let mut slices = Slices::new();
@@ -17,10 +20,17 @@ pub(super) fn check(input: &Input<'_>, registry: &Registry, problems: &mut Vec<P
             slices.entry((&slice.meta.object.namespace, service)).or_default().push(slice);
         }
     }
+    let mut workloads = Workloads::new();
+    for workload in &input.workloads {
+        for (key, value) in &workload.template_labels {
+            let label = (workload.meta.object.namespace.as_str(), key.as_str(), value.as_str());
+            workloads.entry(label).or_default().push(workload);
+        }
+    }
     for service in input.services.iter().filter(|service| service.external_name.is_none()) {
         let object = &service.meta.object;
         match slices.get(&(object.namespace.as_str(), object.name.as_str())) {
-            None => problems.extend(without_endpoints(service, input, registry)),
+            None => problems.extend(without_endpoints(service, &workloads, registry)),
             Some(slices) => problems.extend(ports_not_offered(service, slices, registry)),
         }
     }
@@ -81,18 +91,17 @@ fn found<'r>(service: &Service, registry: &'r Registry) -> Option<&'r registry::
     (found.origin == *object && matches!(found.backing, Backing::Endpoints)).then_some(found)
 }
 
-fn without_endpoints(service: &Service, input: &Input<'_>, registry: &Registry) -> Option<Problem> {
+fn without_endpoints(service: &Service, workloads: &Workloads<'_>, registry: &Registry) -> Option<Problem> {
     let found = found(service, registry)?;
     if found.ports.is_empty() || found.ports.iter().any(|port| !port.source.is_empty()) {
         return None;
     }
-    let wanted: registry::Labels = service.selector.iter().cloned().collect();
-    let workload = input.workloads.iter().find(|workload| {
-        let labels: registry::Labels = workload.template_labels.iter().cloned().collect();
-        !wanted.is_empty()
-            && workload.meta.object.namespace == service.meta.object.namespace
-            && registry::carries(&labels, &wanted)
+    let wanted = &service.selector;
+    let candidates = wanted.first().and_then(|(key, value)| {
+        workloads.get(&(service.meta.object.namespace.as_str(), key.as_str(), value.as_str()))
     });
+    let makes = |workload: &&&Workload| wanted.iter().all(|label| workload.template_labels.contains(label));
+    let workload = candidates.into_iter().flatten().find(makes);
     let why = match workload {
         Some(workload) => format!("the Pods of {} are not here", workload.meta.object),
         None if wanted.is_empty() => "it has no selector and no EndpointSlice".to_owned(),

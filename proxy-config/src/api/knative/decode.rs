@@ -1,7 +1,7 @@
 //! A Knative Service's tree to its struct, and the rules between its fields.
 
-use super::scale;
 use super::{Container, RevisionTemplate, Service, TrafficTarget};
+use super::{holding, scale};
 use crate::api::Meta;
 use crate::decode::Cursor;
 use crate::document::Value;
@@ -23,7 +23,7 @@ pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> Option<Service> {
     for (key, value) in metadata.field("annotations").entries() {
         let what = match key.value {
             key if key.starts_with(scale::PREFIX) => "autoscaling annotations",
-            scale::LOCAL_COMMAND => "commands",
+            key if key.starts_with(holding::PREFIX) => "annotations of a revision",
             "serving.knative.dev/rollout-duration" | "serving.knative.dev/rolloutDuration" => {
                 value.warn("SC007", "a gradual rollout does not act yet");
                 continue;
@@ -46,7 +46,7 @@ pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> Option<Service> {
 /// An annotation among the labels does nothing, and nothing else says so.
 fn annotations_as_labels(metadata: &Cursor<'_>) {
     for (key, value) in metadata.field("labels").entries() {
-        if key.value.starts_with(scale::PREFIX) || key.value == scale::LOCAL_COMMAND {
+        if [scale::PREFIX, holding::PREFIX].iter().any(|prefix| key.value.starts_with(prefix)) {
             value.warn_with_help(
                 "IST0107",
                 format!("{} is an annotation: as a label it does nothing", key.value),

@@ -9,7 +9,7 @@ use crate::units;
 use std::time::Duration;
 
 /// Shell words of the command that serves on this host.
-pub(super) const LOCAL_COMMAND: &str = "pilotlight.dev/local-command";
+const LOCAL_COMMAND: &str = "pilotlight.dev/local-command";
 
 /// Of all annotations about scaling.
 pub(super) const PREFIX: &str = "autoscaling.knative.dev/";
