@@ -97,9 +97,11 @@ fn without_endpoints(service: &Service, workloads: &Workloads<'_>, registry: &Re
         return None;
     }
     let wanted = &service.selector;
-    let candidates = wanted.first().and_then(|(key, value)| {
-        workloads.get(&(service.meta.object.namespace.as_str(), key.as_str(), value.as_str()))
-    });
+    let namespace = service.meta.object.namespace.as_str();
+    let candidates = wanted
+        .iter()
+        .filter_map(|(key, value)| workloads.get(&(namespace, key.as_str(), value.as_str())))
+        .min_by_key(|candidates| candidates.len());
     let makes = |workload: &&&Workload| wanted.iter().all(|label| workload.template_labels.contains(label));
     let workload = candidates.into_iter().flatten().find(makes);
     let why = match workload {

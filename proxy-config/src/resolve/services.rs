@@ -111,11 +111,16 @@ impl<'a> Found<'a> {
     /// The addresses of the Pods that a Service without EndpointSlices selects: what a cluster would write
     /// into its slices.
     fn selected(&self, service: &kubernetes::Service, port: &ServicePort) -> Vec<(Endpoint, Labels)> {
-        let Some((key, value)) = service.selector.first() else { return Vec::new() };
         let wanted: Labels = service.selector.iter().cloned().collect();
-        let label = (service.meta.object.namespace.as_str(), key.as_str(), value.as_str());
-        let pods = self.labelled.get(&label).into_iter().flatten();
-        pods.filter(|pod| registry::carries(&pod.meta.labels, &wanted))
+        let namespace = service.meta.object.namespace.as_str();
+        // The rarest of the labels leaves the fewest to look at.
+        let with = wanted.iter().map(|(key, value)| {
+            let pods = self.labelled.get(&(namespace, key.as_str(), value.as_str()));
+            pods.map_or(&[][..], Vec::as_slice)
+        });
+        let Some(pods) = with.min_by_key(|pods| pods.len()) else { return Vec::new() };
+        pods.iter()
+            .filter(|pod| registry::carries(&pod.meta.labels, &wanted))
             .filter(|pod| pod.ready || service.publish_not_ready)
             .filter_map(|pod| {
                 let ip: IpAddr = pod.ip.as_deref()?.parse().ok()?;
