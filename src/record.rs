@@ -120,6 +120,7 @@ pub struct Record {
 
 impl Record {
     /// Opens a record. Everything that the connection does not know is absent until it is set.
+    #[inline(always)]
     pub fn new(
         started: Instant,
         direction: Direction,

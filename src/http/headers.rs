@@ -253,9 +253,7 @@ impl RequestIds {
             let bits = self.random.u128(..) & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
             let mut text = [b'-'; ID_LENGTH];
             for (byte, at) in bits.to_be_bytes().into_iter().zip(UUID_PLACES) {
-                let digits = HEXADECIMAL[usize::from(byte)];
-                text[at] = digits[0];
-                text[at + 1] = digits[1];
+                text[at..at + 2].copy_from_slice(&HEXADECIMAL[usize::from(byte)]);
             }
             ids.extend_from_slice(&text);
         }

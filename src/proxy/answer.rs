@@ -27,16 +27,19 @@ pub(super) enum Reply {
     /// The upstream's, ready for the client.
     Theirs(Response<Box<Live>>),
     /// The upstream's 101.
-    Switched {
-        /// Its head, ready for the client.
-        head: http::response::Parts,
-        /// The client's end.
-        down: OnUpgrade,
-        /// The upstream's end.
-        up: OnUpgrade,
-        /// What lives as long as the tunnel.
-        held: Held,
-    },
+    Switched(Box<Switched>),
+}
+
+/// A 101, and both ends of what it joins; rare and large, so kept out of the way of ordinary answers.
+pub(super) struct Switched {
+    /// Ready for the client.
+    pub(super) head: http::response::Parts,
+    /// The client's end.
+    pub(super) down: OnUpgrade,
+    /// The upstream's end.
+    pub(super) up: OnUpgrade,
+    /// What lives as long as the tunnel.
+    pub(super) held: Held,
 }
 
 impl Reply {
@@ -53,7 +56,8 @@ impl Reply {
                 finish(status, theirs.headers_mut(), &mut closing);
                 theirs.map(|live| ResponseBody::live(live, closing))
             }
-            Reply::Switched { head, down, up, held } => {
+            Reply::Switched(switched) => {
+                let Switched { head, down, up, held } = *switched;
                 closing.record.status = head.status.as_u16();
                 tunnel::join(tunnel::Ends { down, up, held }, closing);
                 Response::from_parts(head, ResponseBody::Fixed { bytes: None, closing: None })

@@ -107,6 +107,7 @@ impl ResponseBody {
 
 impl Live {
     /// The upstream's body, not yet on its way.
+    #[inline(always)]
     pub(super) fn new(incoming: Incoming, held: Held, deadline: Option<Remaining>) -> Box<Live> {
         Box::new(Live { incoming, closing: None, held, deadline, finished: false })
     }

@@ -44,7 +44,8 @@ pub struct Closing {
 
 impl Closing {
     /// Opens the end of an exchange that begins now.
-    #[inline]
+    // A record is large: made where it will stay, it is not copied on the way.
+    #[inline(always)]
     pub fn open(
         record: Record,
         request: Request<Incoming>,

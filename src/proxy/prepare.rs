@@ -1,7 +1,7 @@
 //! Heads, made ready: the request's for its destination, the response's for the client.
 
 use super::Connection;
-use super::answer::{self, Reply};
+use super::answer::{self, Reply, Switched};
 use super::attempt::Attempts;
 use super::body::{Held, Live};
 use super::closing::Closing;
@@ -264,7 +264,7 @@ pub(super) fn response(
         change.apply(&mut head.headers, &facts);
     }
     if let Some((_, down, up)) = switch {
-        return Ok(Reply::Switched { head, down, up, held });
+        return Ok(Reply::Switched(Box::new(Switched { head, down, up, held })));
     }
     let deadline = deadlines.for_body();
     Ok(Reply::Theirs(Response::from_parts(head, Live::new(incoming, held, deadline))))
