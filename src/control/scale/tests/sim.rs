@@ -61,8 +61,11 @@ pub(super) struct Sim {
 
 impl Sim {
     pub fn new(seed: u64, script: Script) -> Sim {
+        // Whatever draws lots on this thread draws the same ones again.
+        fastrand::seed(seed);
         let world = World::new(script.ceiling, std::slice::from_ref(&script.revision));
         let begin = world.now;
+        wound::set(begin);
         let mut sim = Sim {
             world,
             random: fastrand::Rng::with_seed(seed),
