@@ -39,7 +39,9 @@ pub(super) fn wanted(bind: Bind, args: &RunArgs) -> SocketAddr {
 pub(super) fn possible(bind: Bind, args: &RunArgs) -> SocketAddr {
     let address = wanted(bind, args);
     match (bind, unprivileged(address.port())) {
-        (Bind::GatewayPort(_), Some(other)) if is_denied(address) => SocketAddr::new(address.ip(), other),
+        (Bind::GatewayPort(_) | Bind::DefaultGateway, Some(other)) if is_denied(address) => {
+            SocketAddr::new(address.ip(), other)
+        }
         _ => address,
     }
 }
@@ -69,7 +71,12 @@ pub(super) fn bind(listener: &Listener, args: &RunArgs, count: usize) -> Result<
     let address = wanted(listener.bind, args);
     let mut bound = sockets(address, count);
     let mut mapped = None;
-    if let (Err(error), Bind::GatewayPort(port)) = (&bound, listener.bind)
+    let asked_for = match listener.bind {
+        Bind::GatewayPort(port) => Some(port),
+        Bind::DefaultGateway => Some(args.http_port),
+        Bind::Mesh | Bind::Address(_) => None,
+    };
+    if let (Err(error), Some(port)) = (&bound, asked_for)
         && error.kind() == io::ErrorKind::PermissionDenied
         && let Some(other) = unprivileged(address.port())
     {
