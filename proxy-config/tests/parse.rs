@@ -5,7 +5,7 @@
 
 use proxy_config::api::istio::RuleAction;
 use proxy_config::api::{Object, Parsed, parse, parse_mesh_file};
-use proxy_config::model::{RetryOn, StringMatch};
+use proxy_config::model::{Aggregation, RetryOn, StringMatch};
 use proxy_config::report::{Level, Report};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -149,6 +149,10 @@ fn a_function_is_read_field_for_field() {
     let holding = &template.holding;
     assert_eq!((holding.count, holding.bytes, holding.age), (100, 8 << 20, Duration::from_secs(30)));
     assert_eq!((holding.overflow_status, holding.server_timing), (429, true));
+    let scale = &template.scale;
+    assert_eq!((scale.utilization, scale.panic_window, scale.panic_threshold), (0.8, 0.2, 1.5));
+    assert_eq!((scale.burst_capacity, scale.aggregation), (-1.0, Aggregation::WeightedExponential));
+    assert_eq!(scale.total(10), 10.0, "no more is aimed at than is let in");
     assert_eq!(template.container.env, [("GREETING".into(), "hi".into()), ("EMPTY".into(), String::new())]);
     assert!(template.container.h2c);
     assert_eq!(template.container.readiness.period, Duration::from_secs(2));

@@ -106,7 +106,13 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     engine.begin(first)?;
     let mesh = engine.address_of("mesh");
     let settings = Settings::here(mesh).map_err(|error| format!("functions cannot be started: {error}"))?;
-    let setup = Setup { registry, telemetry: telemetry.clone(), bell, ceiling: args.max_instances };
+    let setup = Setup {
+        registry,
+        telemetry: telemetry.clone(),
+        bell,
+        ceiling: args.max_instances,
+        flavour: args.autoscaler.into(),
+    };
     let scaler = Scaler::spawn(setup, |events| Box::new(Processes::new(settings, events)));
     let lookups = engine.clone();
     let discover = Discover::spawn(discover::System::default(), move |event| lookups.found(event));

@@ -7,15 +7,27 @@
 //! Up at once: the whole queue and all that is in flight, divided by what one instance takes; instances
 //! that are starting count as capacity, so a slow start is not answered by more starts. Down late: the
 //! highest number wanted within the stable window stays.
+//!
+//! `scale` is one moment's decision. `Kpa` stands before it with the averages of the last minute, or, on
+//! request, in its place with Knative's arithmetic.
 
+pub mod knative;
+mod kpa;
+#[cfg(test)]
+mod kpa_tests;
 mod peaks;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod window;
 
+pub use kpa::{Flavour, Kpa, Load};
 pub use peaks::Peaks;
+pub use settings::Settings;
+pub use window::Window;
 
 use crate::clock::{Duration, Instant};
-use proxy_config::model::Revision;
+use proxy_config::model::{Metric, Revision, Scale};
 
 /// What one holder of requests asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,22 +79,28 @@ pub struct Terms {
 impl Terms {
     /// The terms of a revision. One that no traffic can reach keeps nothing.
     pub fn of(revision: &Revision) -> Terms {
-        let scale = &revision.scale;
-        let per_instance = match revision.concurrency {
+        Terms::new(&revision.scale, revision.concurrency, revision.reachable)
+    }
+
+    /// Those of a scale. `concurrency`: the hard limit of an instance, 0 for none.
+    pub fn new(scale: &Scale, concurrency: u32, reachable: bool) -> Terms {
+        let per_instance = match concurrency {
             // Saturating by the rules of `as`: a target beyond u32 is as good as no limit.
-            0 => scale.target.ceil() as u32,
+            0 if scale.metric == Metric::Concurrency => scale.total(0).ceil() as u32,
+            // By requests a second, what is under way asks for one instance, and the rate for the rest.
+            0 => u32::MAX,
             limit => limit,
         };
-        let reachable = |value| if revision.reachable { value } else { 0 };
+        let length = |value| if reachable { value } else { Duration::ZERO };
         Terms {
             per_instance: per_instance.max(1),
-            min: reachable(scale.min),
+            min: if reachable { scale.min } else { 0 },
             max: scale.max,
             initial: scale.initial,
             activation: scale.activation,
             window: scale.window,
-            retention: if revision.reachable { scale.retention } else { Duration::ZERO },
-            down_delay: if revision.reachable { scale.down_delay } else { Duration::ZERO },
+            retention: length(scale.retention),
+            down_delay: length(scale.down_delay),
         }
     }
 

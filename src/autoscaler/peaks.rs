@@ -46,6 +46,13 @@ impl Peaks {
         self.entries.iter().find(young).map_or(0, |(_, wanted)| *wanted)
     }
 
+    /// The highest number wanted within `horizon` before `now`, and when another takes its place. None when
+    /// nothing was wanted.
+    pub fn step(&self, now: Instant, horizon: Duration) -> Option<(u32, Instant)> {
+        let young = |(at, _): &&(Instant, u32)| now.saturating_duration_since(*at) < horizon;
+        self.entries.iter().find(young).map(|(at, wanted)| (*wanted, *at + horizon))
+    }
+
     /// When anything was wanted last.
     pub fn busy(&self) -> Option<Instant> {
         self.busy

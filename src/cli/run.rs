@@ -2,6 +2,7 @@
 
 use super::LoadArgs;
 use super::values::{self, PortMap};
+use crate::autoscaler::Flavour;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -95,6 +96,18 @@ pub struct RunArgs {
           value_parser = values::bytes, help_heading = "Process", hide_env_values = true)]
     pub max_held_bytes: u64,
 
+    /// Whose arithmetic decides how many instances a function has
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "PILOTLIGHT_AUTOSCALER",
+        value_enum,
+        default_value = "pilotlight",
+        help_heading = "Process",
+        hide_env_values = true
+    )]
+    pub autoscaler: Autoscaler,
+
     /// Threads that carry traffic [default: MeshConfig's concurrency, else the CPU quota rounded up]
     #[arg(long, value_name = "N", env = "PILOTLIGHT_WORKERS",
           value_parser = clap::value_parser!(u16).range(1..=512), help_heading = "Process", hide_env_values = true)]
@@ -124,6 +137,24 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", env = "PILOTLIGHT_DRAIN_TIMEOUT", default_value = "30s",
           value_parser = values::duration, help_heading = "Process", hide_env_values = true)]
     pub drain_timeout: Duration,
+}
+
+/// `--autoscaler`.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Autoscaler {
+    /// The whole queue counts at once, and what is starting counts as there
+    Pilotlight,
+    /// Knative's own (KPA), exactly: for comparison
+    Knative,
+}
+
+impl From<Autoscaler> for Flavour {
+    fn from(autoscaler: Autoscaler) -> Flavour {
+        match autoscaler {
+            Autoscaler::Pilotlight => Flavour::Pilotlight,
+            Autoscaler::Knative => Flavour::Knative,
+        }
+    }
 }
 
 /// `--access-log`; where it is not given, MeshConfig decides.
@@ -161,6 +192,7 @@ mod tests {
         assert_eq!((args.drain_delay.as_secs(), args.drain_timeout.as_secs()), (0, 30));
         assert_eq!((args.load.namespace.as_str(), args.load.domain.as_str()), ("default", "localhost"));
         assert_eq!((args.max_instances, args.max_held, args.max_held_bytes), (64, 100_000, 256 << 20));
+        assert_eq!(args.autoscaler, super::Autoscaler::Pilotlight);
         assert!(!args.strict && !args.load.exec_all && !args.load.stand_in);
     }
 

@@ -96,6 +96,8 @@ pub enum Object {
     Workload(kubernetes::Workload),
     /// Knative Service.
     Function(knative::Service),
+    /// Knative's ConfigMap `config-autoscaler`.
+    Autoscaler(Box<knative::Autoscaler>),
     /// MeshConfig.
     Mesh(mesh::MeshConfig),
     /// A kind that is checked but does not act yet (PeerAuthentication and the like), or is only known by
@@ -116,6 +118,7 @@ impl Object {
             Object::Pod(o) => &o.meta,
             Object::Workload(o) => &o.meta,
             Object::Function(o) => &o.meta,
+            Object::Autoscaler(o) => &o.meta,
             Object::Mesh(o) => &o.meta,
             Object::Inert(meta) => meta,
         }

@@ -2,7 +2,7 @@
 
 use super::kinds::{self, Found, Kind, KindRole};
 use super::mesh::{self, MeshConfig};
-use super::{Meta, Object, Parsed, shape};
+use super::{Meta, Object, Parsed, knative, shape};
 use crate::decode::{Cursor, Findings};
 use crate::document::{self, Document, Node, Value};
 use crate::model::ObjectRef;
@@ -193,6 +193,9 @@ impl<'a> Reader<'a> {
                     unused(Level::Warning, "SC007", format!("{} is not enforced yet", kind.name));
                 }
                 Some(Object::Inert(meta))
+            }
+            KindRole::MayHoldMesh if kind.name == "ConfigMap" && knative::autoscaler::is(&meta) => {
+                Some(Object::Autoscaler(Box::new(knative::autoscaler::decode(&cursor, meta))))
             }
             KindRole::MayHoldMesh => {
                 let operator = root.get("spec").and_then(|spec| spec.get("meshConfig"));

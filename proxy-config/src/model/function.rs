@@ -40,7 +40,8 @@ pub struct Revision {
     pub reachable: bool,
 }
 
-/// `autoscaling.knative.dev/…` of one revision, Knative's defaults filled in.
+/// `autoscaling.knative.dev/…` of one revision, with the defaults of ConfigMap `config-autoscaler` or, where
+/// it says nothing, Knative's own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scale {
     /// `min-scale`.
@@ -51,14 +52,28 @@ pub struct Scale {
     pub initial: u32,
     /// `activation-scale`: at least this many when it wakes.
     pub activation: u32,
-    /// `target`: requests in flight wanted per instance where `concurrency` is 0.
-    pub target: f64,
+    /// `metric`.
+    pub metric: Metric,
+    /// `target`, of the metric, per instance; none: see `total`.
+    pub target: Option<f64>,
+    /// `target-utilization-percentage` as a fraction: the share of the target that is aimed at.
+    pub utilization: f64,
+    /// `target-burst-capacity`: requests that must find room at once; -1: any number.
+    pub burst_capacity: f64,
     /// `window`: the stable window.
     pub window: Duration,
+    /// `panic-window-percentage` as a fraction of the stable window.
+    pub panic_window: f64,
+    /// `panic-threshold-percentage` as a multiple of what is ready.
+    pub panic_threshold: f64,
+    /// `metric-aggregation-algorithm`.
+    pub aggregation: Aggregation,
     /// `scale-to-zero-pod-retention-period`: the last instance is kept this much longer.
     pub retention: Duration,
     /// `scale-down-delay`.
     pub down_delay: Duration,
+    /// What only `config-autoscaler` says.
+    pub global: GlobalScale,
 }
 
 impl Default for Scale {
@@ -68,10 +83,76 @@ impl Default for Scale {
             max: 0,
             initial: 1,
             activation: 1,
-            target: 100.0,
+            metric: Metric::Concurrency,
+            target: None,
+            utilization: 0.7,
+            burst_capacity: 211.0,
             window: Duration::from_secs(60),
+            panic_window: 0.1,
+            panic_threshold: 2.0,
+            aggregation: Aggregation::Linear,
             retention: Duration::ZERO,
             down_delay: Duration::ZERO,
+            global: GlobalScale::default(),
+        }
+    }
+}
+
+impl Scale {
+    /// What one instance takes of the metric at full use. `concurrency`: the revision's hard limit, 0 for
+    /// none; by concurrency nothing above it is aimed at.
+    pub fn total(&self, concurrency: u32) -> f64 {
+        match (self.metric, self.target) {
+            (Metric::Rps, target) => target.unwrap_or(self.global.rps_target),
+            (Metric::Concurrency, None) if concurrency == 0 => self.global.concurrency_target,
+            (Metric::Concurrency, None) => f64::from(concurrency),
+            (Metric::Concurrency, Some(target)) if concurrency == 0 => target,
+            (Metric::Concurrency, Some(target)) => target.min(f64::from(concurrency)),
+        }
+    }
+}
+
+/// What is measured per instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Requests at a time.
+    Concurrency,
+    /// Requests a second.
+    Rps,
+}
+
+/// How the seconds of a window become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregation {
+    /// All count the same.
+    Linear,
+    /// The later the more.
+    WeightedExponential,
+}
+
+/// Keys of `config-autoscaler` that no annotation overrides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GlobalScale {
+    /// `container-concurrency-target-default`.
+    pub concurrency_target: f64,
+    /// `requests-per-second-target-default`.
+    pub rps_target: f64,
+    /// `max-scale-up-rate`: at most so many times what is ready, in one decision.
+    pub up_rate: f64,
+    /// `max-scale-down-rate`: at least what is ready divided by this, in one decision.
+    pub down_rate: f64,
+    /// `scale-to-zero-grace-period`.
+    pub grace: Duration,
+}
+
+impl Default for GlobalScale {
+    fn default() -> Self {
+        GlobalScale {
+            concurrency_target: 100.0,
+            rps_target: 200.0,
+            up_rate: 1000.0,
+            down_rate: 2.0,
+            grace: Duration::from_secs(30),
         }
     }
 }

@@ -14,7 +14,7 @@ mod route;
 pub use cluster::{
     Balance, Cluster, DnsTarget, Endpoint, Endpoints, Identity, Limits, Outlier, Policy, Protocol,
 };
-pub use function::{Command, Probe, ProbeAction, Revision, Scale};
+pub use function::{Aggregation, Command, GlobalScale, Metric, Probe, ProbeAction, Revision, Scale};
 pub use holding::Holding;
 pub use listener::{Bind, Direction, Listener, Table, Tables, VirtualHost};
 pub use mesh::{AccessLog, AccessLogEncoding, Mesh, OutboundMode};

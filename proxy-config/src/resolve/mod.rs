@@ -48,6 +48,7 @@ pub(crate) struct Input<'a> {
     pub pods: Vec<&'a kubernetes::Pod>,
     pub workloads: Vec<&'a kubernetes::Workload>,
     pub functions: Vec<&'a knative::Service>,
+    pub autoscaler: Option<&'a knative::Autoscaler>,
     pub mesh: Vec<&'a MeshConfig>,
 }
 
@@ -65,6 +66,7 @@ impl<'a> Input<'a> {
                 Object::EndpointSlice(o) => input.slices.push(o),
                 Object::Pod(o) => input.pods.push(o),
                 Object::Function(o) => input.functions.push(o),
+                Object::Autoscaler(o) => input.autoscaler = Some(o),
                 Object::Mesh(o) => input.mesh.push(o),
                 Object::Workload(o) => input.workloads.push(o),
                 Object::Inert(_) => {}
@@ -93,7 +95,8 @@ pub(crate) fn resolve(
     options: &Options,
     problems: &mut Vec<Problem>,
 ) -> Resolved {
-    let functions = functions::build(&input.functions, options, problems);
+    let scale = input.autoscaler.map(|autoscaler| autoscaler.defaults.clone()).unwrap_or_default();
+    let functions = functions::build(&input.functions, &scale, options, problems);
     let rules = Rules::new(input.destination_rules.iter().map(|rule| terms::rule(rule)).collect());
     let services = catalogue(input, &functions);
     let registry = Registry::new(services, rules, &options.namespace, ROOT_NAMESPACE);

@@ -102,6 +102,32 @@ fn a_revision_that_does_not_exist_fails_only_its_share() {
 }
 
 #[test]
+fn annotations_go_before_the_defaults_of_the_cluster_and_those_before_knatives() {
+    let text = "
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: f}
+spec:
+  template:
+    metadata: {annotations: {autoscaling.knative.dev/window: 90s, autoscaling.knative.dev/maxScale: '3'}}
+    spec: {containers: [{image: i}]}
+";
+    let defaults = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: config-autoscaler, namespace: knative-serving}
+data: {stable-window: 30s, enable-scale-to-zero: 'false', container-concurrency-target-default: '50', max-scale: '9'}
+";
+    let scale = |files: &[(&str, &str)]| {
+        load_files(files, &Options::default(), None).config.revisions[0].scale.clone()
+    };
+    let alone = scale(&[("f.yaml", text)]);
+    assert_eq!((alone.window, alone.min, alone.max, alone.total(0)), (Duration::from_secs(90), 0, 3, 100.0));
+    let both = scale(&[("f.yaml", text), ("z.yaml", defaults)]);
+    assert_eq!((both.window, both.min, both.max, both.total(0)), (Duration::from_secs(90), 1, 3, 50.0));
+}
+
+#[test]
 fn what_a_template_says_is_what_a_revision_is() {
     let text = "
 apiVersion: serving.knative.dev/v1

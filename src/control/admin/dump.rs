@@ -310,7 +310,7 @@ fn revision(revision: &Revision) -> Value {
             "max": scale.max,
             "initial": scale.initial,
             "activation": scale.activation,
-            "target": scale.target,
+            "target": scale.total(revision.concurrency),
             "window": length(scale.window),
             "retention": length(scale.retention),
             "down_delay": length(scale.down_delay),

@@ -5,6 +5,7 @@
 use super::Setup;
 use super::probe::Probing;
 use super::unit::Unit;
+use crate::autoscaler::{Flavour, Kpa};
 use crate::clock::{Duration, Instant};
 use crate::cluster::Registry;
 use crate::driver::{Driver, Event, InstanceId};
@@ -52,6 +53,7 @@ pub(super) struct Fleet {
     pub floor: Floor,
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
+    flavour: Flavour,
     holds: HashMap<u64, Arc<str>>,
     ending: bool,
 }
@@ -78,6 +80,7 @@ impl Fleet {
             floor,
             registry: setup.registry,
             telemetry: setup.telemetry,
+            flavour: setup.flavour,
             holds: HashMap::new(),
             ending: false,
         }
@@ -110,20 +113,21 @@ impl Fleet {
         for revision in revisions {
             match self.units.get_mut(revision.key.as_str()) {
                 Some(unit) => unit.update(now, revision),
-                None => self.add(revision),
+                None => self.add(now, revision),
             }
         }
         let keys: Vec<_> = self.units.keys().cloned().collect();
         keys.iter().for_each(|key| self.look(now, key));
     }
 
-    fn add(&mut self, revision: &Revision) {
+    fn add(&mut self, now: Instant, revision: &Revision) {
         let members = self.registry.revision(&revision.key);
         let Some(hold) = members.hold().cloned() else { return };
         let key = members.key.clone();
         self.holds.insert(hold.number(), key.clone());
         let metrics = self.telemetry.function(&key);
-        self.units.insert(key, Unit::new(revision.clone(), members, hold, metrics));
+        let kpa = Kpa::of(self.flavour, revision, now);
+        self.units.insert(key, Unit::new(revision.clone(), members, hold, metrics, kpa));
     }
 
     /// Somebody began to wait. The first is seen at once; those who come right after are seen together, so

@@ -150,16 +150,16 @@ impl Instance {
         }
     }
 
-    /// Exchanges it has, and whether it had any since the last look, however short.
-    pub fn look(&mut self, now: Instant) -> (u32, bool) {
-        let Some(endpoint) = self.ready() else { return (0, false) };
+    /// Exchanges it has, and how many it was given since the last look, however short.
+    pub fn look(&mut self, now: Instant) -> (u32, u64) {
+        let Some(endpoint) = self.ready() else { return (0, 0) };
         let (active, granted) = (endpoint.active(), endpoint.granted());
-        let moved = granted != self.granted;
+        let given = granted.saturating_sub(self.granted);
         self.granted = granted;
-        self.busy = active > 0 || moved;
+        self.busy = active > 0 || given > 0;
         if self.busy {
             self.used = now;
         }
-        (active, moved)
+        (active, given)
     }
 }

@@ -19,6 +19,7 @@ mod tests;
 mod unit;
 
 use crate::activator::Bell;
+use crate::autoscaler::Flavour;
 use crate::clock::{self, Duration, Instant};
 use crate::cluster::Registry;
 use crate::driver::{Driver, Event, InstanceId};
@@ -46,6 +47,8 @@ pub struct Setup {
     pub bell: Arc<Bell>,
     /// Instances of all revisions together, at most.
     pub ceiling: u32,
+    /// Whose arithmetic decides how many.
+    pub flavour: Flavour,
 }
 
 /// The scaler's handle. Dropping it does not stop the task; `shutdown` does.

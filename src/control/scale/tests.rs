@@ -48,7 +48,7 @@ struct World {
 fn setup(ceiling: u32) -> Setup {
     let bell = Arc::new(Bell::new());
     let registry = Arc::new(Registry::new(bell.clone(), Arc::default()));
-    Setup { registry, telemetry: Telemetry::new(1), bell, ceiling }
+    Setup { registry, telemetry: Telemetry::new(1), bell, ceiling, flavour: Flavour::default() }
 }
 
 fn revision(name: &str, concurrency: u32, max: u32) -> Revision {

@@ -7,7 +7,7 @@ use super::instance::{Instance, Phase};
 use super::probe::Probing;
 use super::ramp;
 use crate::activator::{Hold, Learned};
-use crate::autoscaler::{self, Bound, Demand, Facts, Peaks, Plan, Terms};
+use crate::autoscaler::{Bound, Demand, Facts, Kpa, Load, Peaks, Plan, Settings, Terms};
 use crate::clock::{self, Duration, Instant, SystemTime};
 use crate::cluster::{Endpoint, Members, Slot};
 use crate::driver::{Exit, How, InstanceId, Order};
@@ -86,6 +86,9 @@ pub(super) struct Unit {
     pub learned: Learned,
     pub metrics: Arc<FunctionMetrics>,
     peaks: Peaks,
+    kpa: Kpa,
+    /// Slots that its instances ever granted.
+    sent: u64,
     lost: u32,
     /// More was wanted at the last look than may be had.
     pub bound: bool,
@@ -100,6 +103,7 @@ impl Unit {
         members: Arc<Members>,
         hold: Arc<Hold<Slot>>,
         metrics: Arc<FunctionMetrics>,
+        kpa: Kpa,
     ) -> Unit {
         hold.set_limits(limits(&revision));
         Unit {
@@ -119,6 +123,8 @@ impl Unit {
             learned: Learned::default(),
             metrics,
             peaks: Peaks::default(),
+            kpa,
+            sent: 0,
             lost: 0,
             bound: false,
             generation: 0,
@@ -139,6 +145,7 @@ impl Unit {
             self.instances.values_mut().for_each(|instance| instance.outdated = true);
         }
         self.terms = Terms::of(revision);
+        self.kpa.update(Settings::of(revision));
         for endpoint in self.instances.values().filter_map(Instance::ready) {
             endpoint.set_limit(revision.concurrency);
         }
@@ -209,7 +216,9 @@ impl Unit {
             woken: self.starts > 0,
             room: floor.room(),
         };
-        let plan = autoscaler::scale(now, std::slice::from_ref(&demand), &facts);
+        let (queued, in_flight) = (demand.queued.into(), demand.in_flight.into());
+        self.kpa.observe(now, Load { queued, in_flight, sent: self.sent });
+        let plan = self.kpa.plan(now, std::slice::from_ref(&demand), &facts);
         let from_zero = ready + facts.starting == 0 && plan.wanted > 0;
         self.peaks.record(now, plan.wanted, self.terms.horizon());
         self.say_bound(now, &plan, floor);
@@ -239,14 +248,15 @@ impl Unit {
     /// What this process's own holders ask for. They are one: all workers park in the same hold and take
     /// slots of the same endpoints.
     fn demand(&mut self, now: Instant) -> Demand {
-        let (mut in_flight, mut moved) = (0, false);
+        let (mut in_flight, mut given) = (0, 0);
         for instance in self.instances.values_mut() {
-            let (active, worked) = instance.look(now);
+            let (active, granted) = instance.look(now);
             in_flight += active;
-            moved |= worked;
+            given += granted;
         }
+        self.sent += given;
         // Work that began and ended between two looks was one at a time at least.
-        if in_flight == 0 && moved {
+        if in_flight == 0 && given > 0 {
             in_flight = 1;
         }
         self.generation += 1;

@@ -87,7 +87,7 @@ fn template(cursor: &Cursor<'_>, service: &str) -> Option<RevisionTemplate> {
         name,
         labels: labels.into_iter().map(|(key, value)| (key.value, value.value)).collect(),
         annotations: annotations.string_map(),
-        scale,
+        scale: Box::new(scale),
         holding,
         local_command,
         container_concurrency: limited("containerConcurrency", 1000),

@@ -1,5 +1,6 @@
 //! Knative's kinds, as people write them.
 
+pub(crate) mod autoscaler;
 mod decode;
 mod holding;
 mod scale;
@@ -7,6 +8,8 @@ mod service;
 mod shape;
 
 pub(crate) use decode::decode;
+pub(crate) use scale::over;
 pub(crate) use shape::SPEC;
 
+pub use autoscaler::Autoscaler;
 pub use service::{Container, RevisionTemplate, Service, TrafficTarget};

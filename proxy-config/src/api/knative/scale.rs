@@ -3,7 +3,7 @@
 use super::holding;
 use crate::api::shape::nearest;
 use crate::decode::Cursor;
-use crate::model::{Holding, Scale};
+use crate::model::{Aggregation, Holding, Metric, Scale};
 use crate::report::At;
 use crate::units;
 use std::time::Duration;
@@ -106,64 +106,117 @@ fn known(name: &str, value: &Cursor<'_>) -> Option<&'static str> {
 
 fn one(name: &str, value: &Cursor<'_>, scale: &mut Scale) {
     let Some(text) = value.text() else { return };
-    let inert = |what: &str| value.warn("SC007", format!("{what} does not act yet"));
-    match name {
-        "min-scale" => scale.min = count(value, text, 0).unwrap_or(scale.min),
-        "max-scale" => scale.max = count(value, text, 0).unwrap_or(scale.max),
-        "initial-scale" => scale.initial = count(value, text, 0).unwrap_or(scale.initial),
-        "activation-scale" => scale.activation = count(value, text, 2).unwrap_or(scale.activation),
-        "window" => {
-            let range = (Duration::from_secs(6), Duration::from_secs(3600));
-            scale.window = length(value, text, range).unwrap_or(scale.window);
-        }
-        "scale-down-delay" => {
-            let range = (Duration::ZERO, Duration::from_secs(3600));
-            scale.down_delay = length(value, text, range).unwrap_or(scale.down_delay);
-        }
-        "scale-to-zero-pod-retention-period" => {
-            let range = (Duration::ZERO, Duration::MAX);
-            scale.retention = length(value, text, range).unwrap_or(scale.retention);
-        }
-        "target" => match text.parse::<f64>() {
-            Ok(target) if target.is_finite() && target >= 0.01 => scale.target = target,
-            _ => value.error(E, format!("target {text} should be at least 0.01")),
-        },
-        "class" if text == "kpa.autoscaling.knative.dev" => {}
-        "class" => inert(&format!("autoscaling class {text:?}")),
-        "metric" if text == "concurrency" => {}
-        "metric" if matches!(text, "rps" | "cpu" | "memory") => inert(&format!("scaling by {text}")),
-        "metric" => value.error(E, format!("invalid metric {text:?}; known: concurrency, rps, cpu, memory")),
-        "target-utilization-percentage" => inert("a target utilisation"),
-        "target-burst-capacity" => inert("a burst capacity"),
-        "panic-window-percentage" | "panic-threshold-percentage" => inert("the panic window"),
-        _ => inert("an aggregation algorithm"),
+    match set(name, text, scale) {
+        Ok(()) => {}
+        Err(Fault::Wrong(message)) => value.error(E, message),
+        Err(Fault::Idle(what)) => value.warn("SC007", format!("{what} does not act yet")),
     }
 }
 
-fn count(value: &Cursor<'_>, text: &str, min: u32) -> Option<u32> {
+/// The annotations again, over other defaults. What is wrong with them was told when they were read.
+pub(crate) fn over(defaults: &Scale, annotations: &[(At<String>, At<String>)]) -> Scale {
+    let mut scale = defaults.clone();
+    for (key, value) in annotations {
+        let name = key.value.strip_prefix(PREFIX).unwrap_or_default();
+        if let Some((key, _)) =
+            KEYS.iter().find(|(key, old)| [*key, *old].contains(&name) && !name.is_empty())
+        {
+            let _ = set(key, &value.value, &mut scale);
+        }
+    }
+    scale
+}
+
+/// Why a value is not taken.
+pub(super) enum Fault {
+    /// It is wrong.
+    Wrong(String),
+    /// It is known and does nothing here.
+    Idle(String),
+}
+
+/// Takes one value.
+fn set(name: &str, text: &str, scale: &mut Scale) -> Result<(), Fault> {
+    let hour = Duration::from_secs(3600);
+    match name {
+        "min-scale" => scale.min = count(text, 0)?,
+        "max-scale" => scale.max = count(text, 0)?,
+        "initial-scale" => scale.initial = count(text, 0)?,
+        "activation-scale" => scale.activation = count(text, 2)?,
+        "window" => scale.window = length(text, (Duration::from_secs(6), hour))?,
+        "scale-down-delay" => scale.down_delay = length(text, (Duration::ZERO, hour))?,
+        "scale-to-zero-pod-retention-period" => {
+            scale.retention = length(text, (Duration::ZERO, Duration::MAX))?;
+        }
+        "target" => scale.target = Some(target(text)?),
+        "class" if text == "kpa.autoscaling.knative.dev" => {}
+        "class" => return Err(Fault::Idle(format!("autoscaling class {text:?}"))),
+        "metric" => match text {
+            "concurrency" => scale.metric = Metric::Concurrency,
+            "rps" => scale.metric = Metric::Rps,
+            "cpu" | "memory" => return Err(Fault::Idle(format!("scaling by {text}"))),
+            _ => {
+                let message = format!("invalid metric {text:?}; known: concurrency, rps, cpu, memory");
+                return Err(Fault::Wrong(message));
+            }
+        },
+        "target-utilization-percentage" => scale.utilization = percent(text, (1.0, 100.0))?,
+        "target-burst-capacity" => scale.burst_capacity = burst(text)?,
+        "panic-window-percentage" => scale.panic_window = percent(text, (1.0, 100.0))?,
+        "panic-threshold-percentage" => scale.panic_threshold = percent(text, (110.0, 1000.0))?,
+        "metric-aggregation-algorithm" => match text {
+            "linear" => scale.aggregation = Aggregation::Linear,
+            "weighted-exponential" => scale.aggregation = Aggregation::WeightedExponential,
+            _ => {
+                let message = format!("invalid algorithm {text:?}; known: linear, weighted-exponential");
+                return Err(Fault::Wrong(message));
+            }
+        },
+        _ => return Err(Fault::Idle("an algorithm of another autoscaler".to_owned())),
+    }
+    Ok(())
+}
+
+/// A finite number that `good` likes; `wanted` says which.
+pub(super) fn number(text: &str, good: impl Fn(f64) -> bool, wanted: &str) -> Result<f64, Fault> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && good(number) => Ok(number),
+        _ => Err(Fault::Wrong(format!("{text} should be {wanted}"))),
+    }
+}
+
+pub(super) fn target(text: &str) -> Result<f64, Fault> {
+    number(text, |target| target >= 0.01, "at least 0.01")
+}
+
+pub(super) fn burst(text: &str) -> Result<f64, Fault> {
+    number(text, |burst| burst >= 0.0 || burst == -1.0, "-1 or at least 0")
+}
+
+/// A percentage within bounds, as a fraction.
+pub(super) fn percent(text: &str, (min, max): (f64, f64)) -> Result<f64, Fault> {
+    match text.parse::<f64>() {
+        Ok(percent) if (min..=max).contains(&percent) => Ok(percent / 100.0),
+        _ => Err(Fault::Wrong(format!("expected {min} <= {text} <= {max}"))),
+    }
+}
+
+pub(super) fn count(text: &str, min: u32) -> Result<u32, Fault> {
     let max = i32::MAX.unsigned_abs();
     match text.parse::<u32>() {
-        Ok(number) if (min..=max).contains(&number) => Some(number),
-        _ => {
-            value.error(E, format!("expected {min} <= {text} <= {max}"));
-            None
-        }
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(Fault::Wrong(format!("expected {min} <= {text} <= {max}"))),
     }
 }
 
-fn length(value: &Cursor<'_>, text: &str, (min, max): (Duration, Duration)) -> Option<Duration> {
+pub(super) fn length(text: &str, (min, max): (Duration, Duration)) -> Result<Duration, Fault> {
     match units::duration(text) {
-        Ok(length) if (min..=max).contains(&length) => Some(length),
-        Ok(_) if max == Duration::MAX => None,
-        Ok(_) => {
-            let message = format!("expected {}s <= {text} <= {}s", min.as_secs(), max.as_secs());
-            value.error(E, message);
-            None
+        Ok(length) if (min..=max).contains(&length) => Ok(length),
+        Ok(_) if max == Duration::MAX => {
+            Err(Fault::Wrong(format!("{text} should be at least {}s", min.as_secs())))
         }
-        Err(message) => {
-            value.error(E, message);
-            None
-        }
+        Ok(_) => Err(Fault::Wrong(format!("expected {}s <= {text} <= {}s", min.as_secs(), max.as_secs()))),
+        Err(message) => Err(Fault::Wrong(message)),
     }
 }
 

@@ -27,7 +27,7 @@ pub struct RevisionTemplate {
     /// `metadata.annotations`, all of them.
     pub annotations: Vec<(At<String>, At<String>)>,
     /// `autoscaling.knative.dev/…` annotations, checked, Knative's defaults filled in.
-    pub scale: Scale,
+    pub scale: Box<Scale>,
     /// `pilotlight.dev/…` annotations about held requests, checked, defaults filled in.
     pub holding: Holding,
     /// Annotation `pilotlight.dev/local-command`, split into words.

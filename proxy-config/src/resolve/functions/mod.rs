@@ -7,7 +7,7 @@ use super::Options;
 use super::names;
 use super::registry::{self, Backing, FUNCTION_PORT, Labels, Port, Service, Source};
 use crate::api::knative;
-use crate::model::{Identity, Protocol, Revision};
+use crate::model::{Identity, Protocol, Revision, Scale};
 use crate::report::{Level, Place, Problem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -63,9 +63,11 @@ pub(crate) fn automatic_name(function: &str, generation: usize) -> String {
     format!("{function}-{generation:05}")
 }
 
-/// All functions. `documents` are in order; several of one function are its history.
+/// All functions. `documents` are in order; several of one function are its history. `scale`: what they
+/// scale by unless they say otherwise.
 pub(crate) fn build<'a>(
     documents: &[&'a knative::Service],
+    scale: &Scale,
     options: &Options,
     problems: &mut Vec<Problem>,
 ) -> Vec<Function<'a>> {
@@ -77,7 +79,7 @@ pub(crate) fn build<'a>(
     let mut functions = Vec::new();
     let mut keys = BTreeSet::new();
     for history in histories.values() {
-        if let Some(mut function) = one(history, options) {
+        if let Some(mut function) = one(history, scale, options) {
             function.revisions.retain(|(revision, document)| {
                 keys.insert(revision.key.clone()) || {
                     problems.push(taken(revision, document));
@@ -115,7 +117,7 @@ fn taken(revision: &Revision, document: &knative::Service) -> Problem {
     document.meta.problem(Level::Error, "SC041", "spec.template.metadata.name", at, message)
 }
 
-fn one<'a>(history: &[&'a knative::Service], options: &Options) -> Option<Function<'a>> {
+fn one<'a>(history: &[&'a knative::Service], scale: &Scale, options: &Options) -> Option<Function<'a>> {
     let latest = *history.last()?;
     let (name, namespace) = (latest.meta.object.name.clone(), latest.meta.object.namespace.clone());
     let mut named: Vec<(String, &knative::Service)> = Vec::new();
@@ -133,7 +135,11 @@ fn one<'a>(history: &[&'a knative::Service], options: &Options) -> Option<Functi
     let traffic = traffic::resolve(&targets, &newest);
     let revisions = named
         .into_iter()
-        .map(|(revision, document)| (build_revision(&revision, document, &traffic, options), document))
+        .map(|(name, document)| {
+            let mut revision = build_revision(&name, document, &traffic, options);
+            revision.scale = knative::over(scale, &document.template.annotations);
+            (revision, document)
+        })
         .collect();
     Some(Function { latest, name, namespace, revisions, traffic })
 }
@@ -177,7 +183,7 @@ fn build_revision(name: &str, document: &knative::Service, traffic: &Traffic, op
         labels,
         concurrency: template.container_concurrency,
         timeout: Duration::from_secs(u64::from(template.timeout_seconds)),
-        scale: template.scale.clone(),
+        scale: (*template.scale).clone(),
         holding: template.holding,
         probe: container.readiness.clone(),
         command: command::decide(&written, &allowed),

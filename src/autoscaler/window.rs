@@ -1,0 +1,270 @@
+//! The average of a metric over a sliding window, from one number a second.
+//!
+//! Two of these, a long and a short one, are what Knative's autoscaler decides from. The arithmetic is
+//! Knative's, partial windows included: until a window has passed since the first number, the average is
+//! over the seconds since then; where the latest numbers are missing, it is over those before; seconds
+//! missing in between count as zero; after a whole window without numbers all begins anew.
+
+use proxy_config::model::Aggregation;
+
+/// Averages are cut, not rounded, to this many parts of one.
+const PRECISION: f64 = 1e6;
+/// How much of the whole the weights of a window make up at least.
+const WEIGHT: f64 = 0.9999;
+/// The weight of the latest second is at least this, or very long windows would be plain averages.
+const LEAST: f64 = 0.2;
+
+/// Numbers of the last seconds. Seconds are counted from any fixed moment.
+#[derive(Clone, Debug)]
+pub struct Window {
+    buckets: Vec<f64>,
+    aggregation: Aggregation,
+    /// Of the latest second in an exponentially weighted average.
+    smoothing: f64,
+    first: u64,
+    /// The latest second that was recorded; none: nothing was.
+    last: Option<u64>,
+    /// The latest second that is not zero.
+    busy: Option<u64>,
+    total: f64,
+}
+
+impl Window {
+    /// An empty window of `length` seconds, at least 1.
+    pub fn new(length: u32, aggregation: Aggregation) -> Window {
+        let length = length.max(1);
+        let smoothing = (1.0 - (1.0 - WEIGHT).powf(1.0 / f64::from(length))).max(LEAST);
+        Window {
+            buckets: vec![0.0; length as usize],
+            aggregation,
+            smoothing,
+            first: 0,
+            last: None,
+            busy: None,
+            total: 0.0,
+        }
+    }
+
+    /// Its length in seconds.
+    pub fn length(&self) -> u64 {
+        self.buckets.len() as u64
+    }
+
+    /// Whether nothing was recorded in the window that ends with second `now`.
+    pub fn is_empty(&self, now: u64) -> bool {
+        self.last.is_none_or(|last| now > last && now - last > self.length())
+    }
+
+    fn place(&self, second: u64) -> usize {
+        // The remainder is below the length of a Vec.
+        (second % self.length()) as usize
+    }
+
+    /// Adds `value` to a second. Seconds between the latest and this one become zero; one that is older
+    /// than the window is ignored.
+    pub fn record(&mut self, second: u64, value: f64) {
+        self.fill(second, second + 1, value);
+    }
+
+    /// Adds `value` to each second in `from..until`. Costs no more than one window, however long that is.
+    pub fn fill(&mut self, from: u64, until: u64, value: f64) {
+        if from >= until {
+            return;
+        }
+        let from = from.max(until.saturating_sub(self.length()));
+        self.reach(from);
+        self.reach(until - 1);
+        if value == 0.0 {
+            // Seconds passed over are zero.
+            return;
+        }
+        // What is too old to be part of the window is left out.
+        let from = from.max(self.last.map_or(0, |last| (last + 1).saturating_sub(self.length())));
+        if from >= until {
+            return;
+        }
+        for bucket in self.stretch(from, until).into_iter().flatten() {
+            *bucket += value;
+        }
+        self.total += value * (until - from) as f64;
+        self.busy = self.busy.max(Some(until - 1));
+    }
+
+    /// The buckets of `from..until`, at most one window.
+    fn stretch(&mut self, from: u64, until: u64) -> [&mut [f64]; 2] {
+        let (start, count) = (self.place(from), (until - from) as usize);
+        let (head, tail) = self.buckets.split_at_mut(start);
+        let later = count.min(tail.len());
+        [&mut tail[..later], &mut head[..count - later]]
+    }
+
+    /// Makes `second` part of the window, unless it is too old.
+    fn reach(&mut self, second: u64) {
+        match self.last {
+            Some(last) if second <= last => {
+                if last - second < self.length() {
+                    self.first = self.first.min(second);
+                }
+            }
+            Some(last) if second - last < self.length() => {
+                let mut gone = 0.0;
+                for bucket in self.stretch(last + 1, second + 1).into_iter().flatten() {
+                    gone += std::mem::take(bucket);
+                }
+                self.total -= gone;
+                // What is left of many additions and subtractions must not look like traffic.
+                if self.total < 1.0 / PRECISION {
+                    self.total = self.buckets.iter().sum();
+                }
+                self.last = Some(second);
+            }
+            _ => {
+                self.buckets.fill(0.0);
+                self.total = 0.0;
+                self.first = second;
+                self.last = Some(second);
+            }
+        }
+    }
+
+    /// The average over the window that ends with second `now`.
+    pub fn average(&self, now: u64) -> f64 {
+        let Some(last) = self.last.filter(|_| !self.is_empty(now)) else { return 0.0 };
+        let missing = now.saturating_sub(last);
+        match self.aggregation {
+            Aggregation::Linear => self.linear(last, missing),
+            Aggregation::WeightedExponential => self.weighted(last, missing),
+        }
+    }
+
+    fn linear(&self, last: u64, missing: u64) -> f64 {
+        if missing >= self.length() {
+            return 0.0;
+        }
+        let gone = self.gone(last, missing);
+        let seconds = (last - self.first + 1).min(self.length() - missing);
+        ((self.total - gone).max(0.0) / seconds as f64 * PRECISION).floor() / PRECISION
+    }
+
+    /// What falls out of the window in the seconds after the last.
+    fn gone(&self, last: u64, missing: u64) -> f64 {
+        if missing == 0 || self.total == 0.0 {
+            return 0.0;
+        }
+        (last + 1..=last + missing).map(|second| self.buckets[self.place(second)]).sum()
+    }
+
+    fn weighted(&self, last: u64, missing: u64) -> f64 {
+        let left = 1.0 - self.smoothing;
+        let mut weight = self.smoothing * left.powf(missing as f64);
+        let seconds = self.length().saturating_sub(missing).min(last + 1);
+        let mut sum = 0.0;
+        for back in 0..seconds {
+            sum += self.buckets[self.place(last - back)] * weight;
+            weight *= left;
+        }
+        sum
+    }
+
+    /// The average over the whole window that ends with second `now`, however few seconds were recorded.
+    pub fn whole(&self, now: u64) -> f64 {
+        let Some(last) = self.last.filter(|_| !self.is_empty(now)) else { return 0.0 };
+        let missing = now.saturating_sub(last);
+        if self.aggregation == Aggregation::WeightedExponential {
+            return self.weighted(last, missing);
+        }
+        if missing >= self.length() {
+            return 0.0;
+        }
+        (self.total - self.gone(last, missing)).max(0.0) / self.length() as f64
+    }
+
+    /// The lowest and the highest second of the window, those never recorded left out.
+    pub fn range(&self) -> Option<(f64, f64)> {
+        let last = self.last?;
+        // Buckets not recorded yet are zero.
+        let highest = self.buckets.iter().fold(0.0, |high: f64, value| high.max(*value));
+        let seconds = (last - self.first + 1).min(self.length());
+        let lowest = if seconds == self.length() {
+            self.buckets.iter().fold(f64::MAX, |low, value| low.min(*value))
+        } else {
+            let values = (0..seconds).map(|back| self.buckets[self.place(last - back)]);
+            values.fold(f64::MAX, f64::min)
+        };
+        Some((lowest, highest))
+    }
+
+    /// The latest second that is not zero.
+    pub fn busy(&self) -> Option<u64> {
+        self.busy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(length: u32, aggregation: Aggregation, values: &[(u64, f64)]) -> Window {
+        let mut window = Window::new(length, aggregation);
+        values.iter().for_each(|(second, value)| window.record(*second, *value));
+        window
+    }
+
+    fn check(name: &str, values: &[(u64, f64)], now: u64, want: f64) {
+        assert_eq!(of(5, Aggregation::Linear, values).average(now), want, "{name}");
+    }
+
+    #[test]
+    fn averages_are_over_what_there_is() {
+        check("nothing", &[], 9, 0.0);
+        check("one second", &[(7, 4.0)], 7, 4.0);
+        check("a partial window", &[(7, 4.0), (8, 2.0)], 8, 3.0);
+        check("the same second twice adds up", &[(7, 4.0), (7, 2.0)], 7, 6.0);
+        check("a gap is zero", &[(7, 4.0), (9, 2.0)], 9, 2.0);
+        check("a whole window", &[(1, 5.0), (2, 5.0), (3, 5.0), (4, 5.0), (5, 0.0)], 5, 4.0);
+        check("what is older falls out", &[(1, 500.0), (4, 4.0), (6, 1.0)], 6, 1.0);
+        check("late numbers shorten it", &[(1, 9.0), (2, 9.0), (3, 9.0), (4, 1.0), (5, 2.0)], 7, 4.0);
+        check("silence for a window", &[(1, 9.0), (2, 9.0)], 7, 0.0);
+        check("after it, anew", &[(1, 9.0), (7, 3.0)], 7, 3.0);
+        check("too old", &[(9, 3.0), (4, 100.0)], 9, 3.0);
+        check("cut to six digits", &[(1, 1.0), (2, 1.0), (3, 0.0)], 3, 0.666666);
+    }
+
+    #[test]
+    fn the_latest_seconds_weigh_more_by_request() {
+        // A window of 5: the weight of the latest second is 1 − 0.0001^(1/5).
+        let weight: f64 = 1.0 - 0.0001_f64.powf(0.2);
+        let rising = of(5, Aggregation::WeightedExponential, &[(1, 5.0), (2, 5.0), (3, 10.0)]);
+        let left = 1.0 - weight;
+        let want = weight * (10.0 + left * 5.0 + left * left * 5.0);
+        assert!((rising.average(3) - want).abs() < 1e-9, "{}", rising.average(3));
+        assert!((rising.average(4) - want * left).abs() < 1e-9);
+        let long = of(3600, Aggregation::WeightedExponential, &[(1, 10.0)]);
+        assert!((long.average(1) - 2.0).abs() < 1e-9, "never less than a fifth");
+    }
+
+    #[test]
+    fn a_stretch_is_as_good_as_its_seconds() {
+        for (from, until) in [(3, 4), (3, 7), (3, 300), (8, 8)] {
+            for aggregation in [Aggregation::Linear, Aggregation::WeightedExponential] {
+                let mut at_once = of(5, aggregation, &[(1, 7.0), (3, 1.0)]);
+                let mut one_by_one = at_once.clone();
+                at_once.fill(from, until, 2.5);
+                (from..until).for_each(|second| one_by_one.record(second, 2.5));
+                for now in [until, until + 2] {
+                    let (a, b) = (at_once.average(now), one_by_one.average(now));
+                    // Only where a partial window began is forgotten, and only of windows that are full.
+                    assert!((a - b).abs() < 1e-6, "{from}..{until} at {now}: {a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_range_is_of_seconds_that_count() {
+        assert_eq!(Window::new(5, Aggregation::Linear).range(), None);
+        assert_eq!(of(5, Aggregation::Linear, &[(1, 7.0), (2, 3.0)]).range(), Some((3.0, 7.0)));
+        assert_eq!(of(5, Aggregation::Linear, &[(1, 7.0), (9, 3.0)]).range(), Some((3.0, 3.0)));
+        assert_eq!(of(5, Aggregation::Linear, &[(1, 7.0), (3, 3.0)]).range(), Some((0.0, 7.0)));
+    }
+}
