@@ -50,6 +50,7 @@ fn main() -> ExitCode {
             let _ = process::raise_open_files();
             pilotlight::cli::echo::run(args)
         }
+        Command::Simulate(args) => pilotlight::cli::simulate::run(&args),
         Command::Watchdog => pilotlight::driver::watchdog::run(),
     }
 }

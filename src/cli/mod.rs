@@ -6,11 +6,13 @@
 pub mod check;
 pub mod echo;
 pub mod run;
+pub mod simulate;
 pub mod values;
 
 pub use check::CheckArgs;
 pub use echo::EchoArgs;
 pub use run::RunArgs;
+pub use simulate::SimulateArgs;
 
 use clap::{Args, Parser, Subcommand};
 use proxy_config::load::{File, Options};
@@ -44,6 +46,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Answer with what was received: a controllable upstream, test function and target for load
     Echo(EchoArgs),
+    /// Replay a trace of invocations and compare what each scaling policy would have cost
+    Simulate(Box<SimulateArgs>),
     /// Ends the process groups of functions when the proxy that started it dies
     #[command(hide = true)]
     Watchdog,

@@ -1,0 +1,145 @@
+//! The policies that are compared, each in front of the same code that scales functions when they run.
+
+use crate::autoscaler::{Demand, Facts, Flavour, Kpa, Load, Peaks, Plan, Settings, Terms, scale};
+use crate::clock::{Duration, Instant};
+use proxy_config::model::Scale;
+
+/// How long the fixed policy keeps what is idle.
+const KEEP: Duration = Duration::from_secs(600);
+
+/// A policy to be simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// What is wanted is started at once and kept for ten minutes after its last use.
+    Fixed,
+    /// Knative's autoscaler.
+    Knative,
+    /// Ours.
+    Pilotlight,
+}
+
+impl Kind {
+    /// All of them, in the order in which they are told.
+    pub const ALL: [Kind; 3] = [Kind::Fixed, Kind::Knative, Kind::Pilotlight];
+
+    /// As it is told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Fixed => "fixed-10m",
+            Kind::Knative => "knative",
+            Kind::Pilotlight => "pilotlight",
+        }
+    }
+}
+
+/// How many instances there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Have {
+    /// On their way.
+    pub starting: u32,
+    /// Taking requests.
+    pub ready: u32,
+}
+
+/// One function's policy with what it remembers.
+#[derive(Debug)]
+pub struct Policy {
+    terms: Terms,
+    peaks: Peaks,
+    /// None: the fixed policy.
+    kpa: Option<Kpa>,
+    flavour: Flavour,
+    woken: bool,
+    generation: u64,
+}
+
+impl Policy {
+    /// Without any past.
+    pub fn new(kind: Kind, scale: &Scale, concurrency: u32, now: Instant) -> Policy {
+        let mut terms = Terms::new(scale, concurrency, true);
+        if kind == Kind::Fixed {
+            (terms.window, terms.down_delay, terms.retention) = (KEEP, Duration::ZERO, Duration::ZERO);
+        }
+        let flavour = if kind == Kind::Knative { Flavour::Knative } else { Flavour::Pilotlight };
+        let settings = Settings::new(scale, concurrency, true);
+        let kpa = (kind != Kind::Fixed).then(|| Kpa::new(flavour, settings, now));
+        Policy { terms, peaks: Peaks::default(), kpa, flavour, woken: false, generation: 0 }
+    }
+
+    /// Requests that share an instance where there is no hard limit.
+    pub fn per_instance(&self) -> u64 {
+        self.terms.per_instance.into()
+    }
+
+    /// Notes how things stand from now on.
+    pub fn observe(&mut self, now: Instant, load: Load) {
+        if let Some(kpa) = &mut self.kpa {
+            kpa.observe(now, load);
+        }
+    }
+
+    /// Notes a stretch that ends now and was `level` requests at a time on average.
+    pub fn observe_level(&mut self, now: Instant, level: f64, load: Load) {
+        if let Some(kpa) = &mut self.kpa {
+            kpa.observe_level(now, level, load);
+        }
+    }
+
+    /// Decides.
+    pub fn plan(&mut self, now: Instant, load: Load, have: Have) -> Plan {
+        let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        self.generation += 1;
+        let demand = Demand {
+            holder: 0,
+            generation: self.generation,
+            queued: count(load.queued),
+            in_flight: count(load.in_flight),
+            oldest: None,
+            expires: now + Duration::from_secs(1),
+        };
+        let demands = std::slice::from_ref(&demand);
+        let Policy { terms, peaks, kpa, woken, .. } = self;
+        let facts = facts(terms, peaks, *woken, have);
+        let plan = match kpa {
+            None => scale(now, demands, &facts),
+            Some(kpa) => kpa.plan(now, demands, &facts),
+        };
+        if self.flavour == Flavour::Pilotlight {
+            self.peaks.record(now, plan.wanted, self.terms.horizon());
+        }
+        self.woken |= plan.start > 0;
+        plan
+    }
+
+    /// When it must be asked again if the load stays within `low..=high` and nobody is queued meanwhile.
+    pub fn next(&self, now: Instant, (low, high): (f64, f64), have: Have) -> Option<Instant> {
+        if have.starting + have.ready == 0 && high == 0.0 {
+            return None;
+        }
+        let facts = facts(&self.terms, &self.peaks, self.woken, have);
+        match &self.kpa {
+            Some(kpa) if self.flavour == Flavour::Knative => {
+                let tick = kpa.next(now);
+                let Some(until) = kpa.settled(now, (low, high), &facts) else { return Some(tick) };
+                // It is asked at its ticks only.
+                let ticks = until.saturating_duration_since(tick).as_secs().div_ceil(2);
+                Some(tick + Duration::from_secs(2 * ticks))
+            }
+            Some(kpa) if high > 0.0 => {
+                Some(kpa.settled(now, (low, high), &facts).unwrap_or(now + Duration::from_secs(1)))
+            }
+            _ => self.fall(now),
+        }
+    }
+
+    /// When fewer are kept.
+    fn fall(&self, now: Instant) -> Option<Instant> {
+        let last = || Some(self.peaks.busy()? + self.terms.horizon() + self.terms.retention);
+        let step = self.peaks.step(now, self.terms.horizon()).map(|(_, until)| until);
+        step.or_else(last).filter(|at| *at > now)
+    }
+}
+
+fn facts<'a>(terms: &'a Terms, peaks: &'a Peaks, woken: bool, have: Have) -> Facts<'a> {
+    Facts { terms, peaks, starting: have.starting, ready: have.ready, lost: 0, woken, room: u32::MAX }
+}

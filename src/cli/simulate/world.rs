@@ -1,0 +1,439 @@
+//! One function under one policy, from its first call to the end of the trace: a hand-wound clock.
+//!
+//! The calls of a minute come evenly spaced, from a moment of the function's own: a trace says how many
+//! there were, not when. While everybody finds a free place, time passes in stretches as long as nothing
+//! can change, and counts are reckoned; as soon as somebody might wait, call by call (of very many, in
+//! groups of an eighth of what is under way at a time). Those who wait are in the activator's own `Hold`.
+//!
+//! Not simulated: crashes, the process ceiling, network, and the time a platform takes to notice that an
+//! instance is ready; an instance is ready the given time after it was ordered.
+
+use super::policy::{Have, Policy};
+use super::report::Tally;
+use super::trace::Function;
+use crate::activator::{Ask, Bell, Hold, HoldLimits, Parked, Ticket};
+use crate::autoscaler::{Load, Plan};
+use crate::clock::{Duration, Instant};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// Microseconds of a minute.
+const MINUTE: u64 = 60_000_000;
+/// Those under way when a stretch ends are remembered in at most so many groups.
+const GROUPS: u64 = 16;
+
+/// What is the same for all functions.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// `containerConcurrency`; 0: no limit.
+    pub concurrency: u32,
+    /// From the order of an instance until it is ready, in microseconds.
+    pub start: u64,
+    /// Minutes to simulate.
+    pub minutes: u32,
+    /// Where the clock begins.
+    pub origin: Instant,
+}
+
+/// Evenly spaced calls.
+#[derive(Clone, Copy, Debug)]
+struct Train {
+    at: u64,
+    gap: u64,
+    left: u64,
+}
+
+/// A stretch in which everybody is served at once.
+struct Stretch {
+    until: u64,
+    /// Highest number under way.
+    peak: u64,
+    /// Calls within it.
+    calls: u64,
+}
+
+/// See the module.
+pub struct World<'a> {
+    rules: Rules,
+    policy: Policy,
+    /// Microseconds that a call takes.
+    takes: u64,
+    now: u64,
+    ready: u32,
+    /// When they will be ready, and how many.
+    starting: VecDeque<(u64, u32)>,
+    /// When they will have ended, and how many.
+    running: VecDeque<(u64, u64)>,
+    load: Load,
+    hold: Arc<Hold<u64>>,
+    waiting: VecDeque<(u64, u64, Ticket<u64>)>,
+    /// Who has left the hold and found room for a part of the group only: since when, how many.
+    head: Option<(u64, u64)>,
+    /// When the policy wants to be asked.
+    due: Option<u64>,
+    tally: &'a mut Tally,
+    /// Instance-microseconds: answering, and of all.
+    busy: f64,
+    alive: f64,
+}
+
+impl<'a> World<'a> {
+    /// A world in which nothing has happened.
+    pub fn new(rules: Rules, policy: Policy, function: &Function, tally: &'a mut Tally) -> World<'a> {
+        World {
+            rules,
+            policy,
+            takes: ((function.duration * 1e6) as u64).max(1),
+            now: 0,
+            ready: 0,
+            starting: VecDeque::new(),
+            running: VecDeque::new(),
+            load: Load::default(),
+            hold: Hold::new(HoldLimits::default(), Arc::new(Bell::new()), Arc::default()),
+            waiting: VecDeque::new(),
+            head: None,
+            due: None,
+            tally,
+            busy: 0.0,
+            alive: 0.0,
+        }
+    }
+
+    /// Replays the function.
+    pub fn run(mut self, function: &Function) {
+        let mut random = fastrand::Rng::with_seed(function.seed);
+        let shift = random.f64();
+        for (minute, count) in &function.counts {
+            let gap = (MINUTE / u64::from(*count)).max(1);
+            // Below a gap, so the last call is in the same minute.
+            let at = u64::from(*minute) * MINUTE + (gap as f64 * shift) as u64;
+            let mut train = Train { at, gap, left: u64::from(*count) };
+            while train.left > 0 {
+                self.advance(train.at);
+                match self.stretch(&train) {
+                    Some(stretch) => self.flow(&mut train, &stretch),
+                    None => self.arrive(&mut train),
+                }
+            }
+        }
+        self.advance(u64::from(self.rules.minutes) * MINUTE);
+        let gigabytes = function.memory / 1024.0;
+        self.tally.used += self.busy.min(self.alive) / 1e6 * gigabytes;
+        self.tally.wasted += (self.alive - self.busy).max(0.0) / 1e6 * gigabytes;
+        // Those who wait when the trace ends have waited so long.
+        let left: Vec<(u64, u64)> = self
+            .head
+            .into_iter()
+            .chain(self.waiting.iter().map(|(since, count, _)| (*since, *count)))
+            .collect();
+        left.into_iter().for_each(|(since, count)| self.tally.waits.add(self.now - since, count));
+    }
+
+    fn instant(&self) -> Instant {
+        self.rules.origin + Duration::from_micros(self.now)
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.rules.origin);
+        since.as_secs() * 1_000_000 + u64::from(since.subsec_nanos().div_ceil(1_000))
+    }
+
+    fn have(&self) -> Have {
+        Have { starting: self.starting.iter().map(|(_, count)| count).sum(), ready: self.ready }
+    }
+
+    fn capacity(&self) -> u64 {
+        match (self.rules.concurrency, self.ready) {
+            (_, 0) => 0,
+            (0, _) => u64::MAX,
+            (limit, ready) => u64::from(limit) * u64::from(ready),
+        }
+    }
+
+    /// How many instances answer when so many are under way, on as few as they fit.
+    fn answering(&self, in_flight: u64) -> u64 {
+        in_flight.div_ceil(self.policy.per_instance())
+    }
+
+    /// Time passes without events.
+    fn pass(&mut self, until: u64) {
+        let length = (until - self.now) as f64;
+        if length > 0.0 {
+            let busy = self.answering(self.load.in_flight);
+            let have = self.have();
+            self.busy += length * busy as f64;
+            self.alive += length * (u64::from(have.starting) + u64::from(have.ready).max(busy)) as f64;
+        }
+        self.now = until;
+    }
+
+    /// All that happens until `until`, calls left out.
+    fn advance(&mut self, until: u64) {
+        loop {
+            let ended = self.running.front().map_or(u64::MAX, |(at, _)| *at);
+            let ready = self.starting.front().map_or(u64::MAX, |(at, _)| *at);
+            let due = self.due.unwrap_or(u64::MAX);
+            let next = ended.min(ready).min(due).max(self.now);
+            if next > until {
+                self.pass(until);
+                return;
+            }
+            self.pass(next);
+            if ended <= next {
+                self.end();
+            } else if ready <= next {
+                if let Some((_, count)) = self.starting.pop_front() {
+                    self.ready += count;
+                }
+                self.serve();
+                self.look();
+            } else {
+                self.due = None;
+                self.look();
+            }
+        }
+    }
+
+    /// The oldest under way have ended.
+    fn end(&mut self) {
+        // What was wanted until now is noted before it is wanted no longer.
+        self.ask(self.load);
+        if let Some((_, count)) = self.running.pop_front() {
+            self.load.in_flight -= count;
+        }
+        self.policy.observe(self.instant(), self.load);
+        self.serve();
+        self.due = self.next((self.load.in_flight as f64, self.load.in_flight as f64));
+    }
+
+    fn next(&self, range: (f64, f64)) -> Option<u64> {
+        let at = self.policy.next(self.instant(), range, self.have());
+        let soon = self.load.queued > 0;
+        let at = at.map(|at| self.micros(at).max(self.now + 1));
+        if soon { Some(at.unwrap_or(u64::MAX).min(self.now + 1_000_000)) } else { at }
+    }
+
+    /// Asks the policy and does as it says.
+    fn look(&mut self) {
+        let now = self.instant();
+        if self.load.queued > 0 && self.hold.expire(now) > 0 {
+            self.drop_refused();
+        }
+        self.policy.observe(now, self.load);
+        self.ask(self.load);
+        let level = self.load.in_flight as f64;
+        self.due = self.next((level, level));
+    }
+
+    fn ask(&mut self, load: Load) {
+        let plan = self.policy.plan(self.instant(), load, self.have());
+        self.act(&plan);
+    }
+
+    fn act(&mut self, plan: &Plan) {
+        if plan.start > 0 {
+            self.starting.push_back((self.now + self.rules.start, plan.start));
+            self.tally.starts += u64::from(plan.start);
+        }
+        self.ready -= plan.stop.min(self.ready);
+    }
+
+    /// One call, or one group of very many, comes.
+    fn arrive(&mut self, train: &mut Train) {
+        let group = (self.takes / train.gap / 8).clamp(1, train.left);
+        train.at += group * train.gap;
+        train.left -= group;
+        self.tally.requests += group;
+        let free =
+            if self.load.queued == 0 { self.capacity().saturating_sub(self.load.in_flight) } else { 0 };
+        let sent = free.min(group);
+        self.send(self.now, sent);
+        if sent == group {
+            self.look();
+            return;
+        }
+        let held = group - sent;
+        self.tally.held += held;
+        match self.hold.park(Ask::at(self.instant()), || None) {
+            Ok(Parked::Wait(ticket)) => {
+                self.load.queued += held;
+                self.waiting.push_back((self.now, held, ticket));
+            }
+            Ok(Parked::Now(_)) => {}
+            Err(_) => self.tally.refused += held,
+        }
+        self.look();
+    }
+
+    fn send(&mut self, since: u64, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.tally.waits.add(self.now - since, count);
+        self.load.in_flight += count;
+        self.load.sent += count;
+        self.running.push_back((self.now + self.takes, count));
+    }
+
+    /// Free places go to those who wait, the oldest first.
+    fn serve(&mut self) {
+        while self.load.queued > 0 {
+            let free = self.capacity().saturating_sub(self.load.in_flight);
+            if free == 0 {
+                break;
+            }
+            let Some((since, count)) = self.head.take().or_else(|| self.oldest()) else { break };
+            let sent = free.min(count);
+            self.load.queued -= sent;
+            self.send(since, sent);
+            if sent < count {
+                self.head = Some((since, count - sent));
+            }
+        }
+    }
+
+    /// The hold grants a place to its oldest.
+    fn oldest(&mut self) -> Option<(u64, u64)> {
+        let mut grant = Some(1);
+        self.hold.offer(self.instant(), || grant.take());
+        let (since, count, mut ticket) = self.waiting.pop_front()?;
+        match poll(&mut ticket) {
+            Poll::Ready(Ok(_)) => Some((since, count)),
+            Poll::Ready(Err(_)) => {
+                self.refuse(since, count);
+                None
+            }
+            Poll::Pending => {
+                self.waiting.push_front((since, count, ticket));
+                None
+            }
+        }
+    }
+
+    /// Those whom the hold has refused leave.
+    fn drop_refused(&mut self) {
+        while let Some((since, count, mut ticket)) = self.waiting.pop_front() {
+            if poll(&mut ticket).is_pending() {
+                self.waiting.push_front((since, count, ticket));
+                return;
+            }
+            self.refuse(since, count);
+        }
+    }
+
+    fn refuse(&mut self, since: u64, count: u64) {
+        self.load.queued -= count;
+        self.tally.refused += count;
+        self.tally.waits.add(self.now - since, count);
+    }
+
+    /// How long everybody will be served at once and the policy has nothing to say, if at all.
+    fn stretch(&self, train: &Train) -> Option<Stretch> {
+        if self.load.queued > 0 || self.ready == 0 {
+            return None;
+        }
+        let peak = self.peak(train);
+        if peak > self.capacity() {
+            return None;
+        }
+        let steady = self.takes as f64 / train.gap as f64;
+        let level =
+            steady.min(train.left as f64) + if train.left > 1 { 0.0 } else { self.load.in_flight as f64 };
+        let high = level.max(self.load.in_flight as f64);
+        let low = if self.load.in_flight as f64 >= steady.floor() { steady.floor() } else { 0.0 };
+        let last = train.at + (train.left - 1) * train.gap;
+        let mut until = last;
+        if last > self.now {
+            let next = self.policy.next(self.instant(), (low, high), self.have());
+            until = until.min(next.map_or(u64::MAX, |at| self.micros(at).max(self.now)));
+            until = until.min(self.starting.front().map_or(u64::MAX, |(at, _)| *at));
+        }
+        let calls = ((until - self.now) / train.gap + 1).min(train.left);
+        Some(Stretch { until, peak, calls })
+    }
+
+    /// The most that can be under way at a time while the train passes.
+    fn peak(&self, train: &Train) -> u64 {
+        let new = |after: u64| (after / train.gap + 1).min(train.left);
+        let mut before = self.load.in_flight;
+        let mut peak = new(self.takes - 1);
+        for (at, count) in &self.running {
+            let after = at.saturating_sub(train.at + 1).min(self.takes - 1);
+            peak = peak.max(before + new(after));
+            before -= count;
+        }
+        peak
+    }
+
+    /// A stretch passes: counts are reckoned.
+    fn flow(&mut self, train: &mut Train, stretch: &Stretch) {
+        let (from, until, gap) = (self.now, stretch.until, train.gap);
+        let length = until - from;
+        // The policy is told of the most that is under way, at both ends.
+        if length > 0 {
+            self.ask(Load { in_flight: stretch.peak, ..self.load });
+        }
+        // Request-time until the end: of those before, of those who end within, of those who do not.
+        let before: u64 = self.running.iter().map(|(at, count)| (at.min(&until) - from) * count).sum();
+        let unfinished = if length < self.takes {
+            0
+        } else {
+            // The first call that comes later than `until - takes`.
+            ((length - self.takes) / gap + 1).min(stretch.calls)
+        };
+        let open = stretch.calls - unfinished;
+        let newest = length - (stretch.calls - 1) * gap;
+        let of_open = open * newest + gap * (open * open.saturating_sub(1) / 2);
+        let work = before + unfinished * self.takes + of_open;
+        if length > 0 {
+            let level = work as f64 / length as f64;
+            let per_instance = self.policy.per_instance() as f64;
+            let busy = match (self.policy.per_instance(), level) {
+                (1, _) => level,
+                (_, level) if level < 1.0 => level,
+                _ => (level / per_instance).ceil(),
+            };
+            let have = self.have();
+            self.busy += length as f64 * busy;
+            self.alive += length as f64 * (f64::from(have.starting) + f64::from(have.ready).max(busy));
+        }
+        self.now = until;
+        while self.running.front().is_some_and(|(at, _)| *at <= until) {
+            if let Some((_, count)) = self.running.pop_front() {
+                self.load.in_flight -= count;
+            }
+        }
+        self.remember(train, unfinished, stretch.calls);
+        self.load.in_flight += open;
+        self.load.sent += stretch.calls;
+        self.tally.requests += stretch.calls;
+        self.tally.waits.add(0, stretch.calls);
+        train.at += stretch.calls * gap;
+        train.left -= stretch.calls;
+        let level = if length > 0 { work as f64 / length as f64 } else { 0.0 };
+        self.policy.observe_level(self.instant(), level, self.load);
+        let most = stretch.peak.min(self.load.in_flight + 1);
+        self.ask(Load { in_flight: most, ..self.load });
+        self.due = self.next((0.0, most as f64));
+    }
+
+    /// Calls `from..until` of a train are under way.
+    fn remember(&mut self, train: &Train, from: u64, until: u64) {
+        let group = (until - from).div_ceil(GROUPS).max(1);
+        let mut first = from;
+        while first < until {
+            let count = group.min(until - first);
+            // A group ends when the middle of it does.
+            let end = train.at + (2 * first + count - 1) * train.gap / 2 + self.takes;
+            self.running.push_back((end, count));
+            first += count;
+        }
+    }
+}
+
+fn poll(ticket: &mut Ticket<u64>) -> Poll<Result<u64, crate::fault::Kind>> {
+    Pin::new(ticket).poll(&mut Context::from_waker(Waker::noop()))
+}
