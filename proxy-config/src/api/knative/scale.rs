@@ -116,12 +116,14 @@ fn one(name: &str, value: &Cursor<'_>, scale: &mut Scale) {
 /// The annotations again, over other defaults. What is wrong with them was told when they were read.
 pub(crate) fn over(defaults: &Scale, annotations: &[(At<String>, At<String>)]) -> Scale {
     let mut scale = defaults.clone();
-    for (key, value) in annotations {
-        let name = key.value.strip_prefix(PREFIX).unwrap_or_default();
-        if let Some((key, _)) =
-            KEYS.iter().find(|(key, old)| [*key, *old].contains(&name) && !name.is_empty())
-        {
-            let _ = set(key, &value.value, &mut scale);
+    let named = |wanted: &str| {
+        let is = |key: &str| !wanted.is_empty() && key.strip_prefix(PREFIX) == Some(wanted);
+        annotations.iter().find(|(key, _)| is(&key.value)).map(|(_, value)| value.value.as_str())
+    };
+    for (key, old) in KEYS {
+        if let Some(text) = named(key).or_else(|| named(old)) {
+            // What is wrong leaves what was.
+            let _ = set(key, text, &mut scale);
         }
     }
     scale
