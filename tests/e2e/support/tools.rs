@@ -51,7 +51,7 @@ pub fn run(program: &str, arguments: &[&str]) -> Outcome {
 #[track_caller]
 pub fn run_command(command: Command) -> Outcome {
     let mut process = Process::start(command);
-    let status = process.exits_within(seconds(60));
+    let status = process.exits_within(seconds(300));
     let closed = |p: &Process| p.finished().then_some(());
     eventually("its output ends", seconds(5), || closed(&process));
     Outcome { success: status.success(), stdout: process.stdout_text(), stderr: process.stderr_text() }
