@@ -13,11 +13,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// As Istio calls it.
 const CLUSTER: &str = "PassthroughCluster";
 /// Addresses remembered; beyond it all are forgotten.
 const MAX_KNOWN: usize = 256;
+/// For the address of a host: what a resolver takes for two tries at most.
+const LOOKUP: Duration = Duration::from_secs(10);
 
 /// One worker's made-up clusters.
 #[derive(Debug)]
@@ -58,8 +61,12 @@ impl Passthrough {
     ) -> Result<Arc<Target>, Fault> {
         let port = authority.port.unwrap_or(80);
         let host = authority.host.trim_start_matches('[').trim_end_matches(']');
-        let found = tokio::net::lookup_host((host, port))
+        let asking = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((host, port)));
+        let found = asking
             .await
+            .map_err(|_| {
+                Fault::because(Kind::UnknownHost, format_args!("no answer for {host} in {LOOKUP:?}"))
+            })?
             .map_err(|error| Fault::because(Kind::UnknownHost, format_args!("looking up {host}: {error}")))?;
         let address = found.into_iter().find(|address| may_dial(*address, own)).ok_or_else(|| {
             Fault::because(Kind::UnknownHost, format_args!("{host} has no address that may be dialled"))
