@@ -77,9 +77,15 @@ fn inbound(application: SocketAddr, concurrency: u32) -> model::Config {
         name: name.clone(),
         identity: model::Identity { service_name: "app".to_owned(), ..model::Identity::default() },
         protocol: model::Protocol::Http1,
-        endpoints: model::Endpoints::Static(vec![model::Endpoint { address: application, weight: 1 }]),
+        endpoints: model::Endpoints::Static(vec![model::Endpoint {
+            address: application,
+            weight: 1,
+            mesh_tls: false,
+        }]),
         policy: model::Policy::default(),
         concurrency,
+        tls: None,
+        guard: None,
     };
     let destination = model::WeightedDestination {
         cluster: name,
@@ -107,6 +113,8 @@ fn inbound(application: SocketAddr, concurrency: u32) -> model::Config {
         bind: model::Bind::Address(SocketAddr::from(([127, 0, 0, 1], 0))),
         tables: model::Tables::One(model::Table { hosts: vec![host] }),
         origins: Vec::new(),
+        tls: model::ListenerTls::Plain,
+        guard: None,
     };
     model::Config { listeners: vec![listener], clusters: vec![cluster], ..model::Config::default() }
 }

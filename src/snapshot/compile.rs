@@ -353,6 +353,8 @@ mod tests {
             bind: model::Bind::DefaultGateway,
             tables: model::Tables::One(model::Table { hosts: vec![host] }),
             origins: Vec::new(),
+            tls: model::ListenerTls::Plain,
+            guard: None,
         };
         let config = model::Config { listeners: vec![listener], ..model::Config::default() };
         let environment = Environment {

@@ -1,5 +1,6 @@
 //! Destinations: named sets of interchangeable endpoints, and the terms on which they are used.
 
+use super::ClientTls;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,6 +20,10 @@ pub struct Cluster {
     /// Requests in flight at one endpoint; others wait their turn. `containerConcurrency` of an inbound
     /// cluster; a revision has its own. 0: no limit.
     pub concurrency: u32,
+    /// How its endpoints are spoken to; `None`: in plaintext.
+    pub tls: Option<ClientTls>,
+    /// What its endpoints ask of callers, by the name of a guard, where this process stands for them (`run`).
+    pub guard: Option<String>,
 }
 
 /// The destination's labels in Istio's metrics; unknown ones are `unknown`.
@@ -69,6 +74,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Relative; 1 unless written.
     pub weight: u32,
+    /// It has a proxy of the mesh in front (`security.istio.io/tlsMode: istio`).
+    pub mesh_tls: bool,
 }
 
 /// One name to look up.

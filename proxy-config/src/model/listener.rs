@@ -1,6 +1,6 @@
 //! Where traffic comes in: listeners, their tables, their virtual hosts.
 
-use super::{ObjectRef, Route};
+use super::{ListenerTls, ObjectRef, Route};
 use std::collections::BTreeMap;
 
 /// One place that accepts connections.
@@ -16,6 +16,10 @@ pub struct Listener {
     pub tables: Tables,
     /// The objects that asked for it; empty for the listeners that exist by themselves.
     pub origins: Vec<ObjectRef>,
+    /// What it does with TLS.
+    pub tls: ListenerTls,
+    /// What it asks of callers, by the name of a guard; an inbound listener's.
+    pub guard: Option<String>,
 }
 
 /// Direction is data: one data path serves all three.

@@ -10,6 +10,7 @@ mod holding;
 mod listener;
 mod mesh;
 mod route;
+mod security;
 
 pub use cluster::{
     Balance, Cluster, DnsTarget, Endpoint, Endpoints, Identity, Limits, Outlier, Policy, Protocol,
@@ -21,6 +22,11 @@ pub use mesh::{AccessLog, AccessLogEncoding, Mesh, OutboundMode};
 pub use route::{
     Action, DirectResponse, Forward, HEADER_OPERATORS, HeaderOps, Match, MessageOps, PathRewrite, Redirect,
     RedirectPort, Retry, RetryOn, Rewrite, Route, StringMatch, WeightedDestination,
+};
+pub use security::{
+    AuthorizationPolicy, Blocks, ClientMode, ClientTls, Credential, ExtAuthz, Guard, JwtKeys, JwtRule,
+    ListenerTls, Mtls, MtlsPolicy, Pem, PolicyAction, PolicyCondition, PolicyOperation, PolicyRule,
+    PolicySource, ServerMode, SniRoute, TlsServer, TlsVersion, Values, Workload,
 };
 
 use std::fmt;
@@ -37,6 +43,12 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
     /// Every revision of every function, by unique `key`.
     pub revisions: Vec<Revision>,
+    /// What is asked of callers, by unique `name`.
+    pub guards: Vec<Guard>,
+    /// Who decides for CUSTOM policies, by unique `name`.
+    pub ext_authz: Vec<ExtAuthz>,
+    /// The workload beside which this proxy stands; `None` where it stands for all (`run`).
+    pub workload: Option<Workload>,
 }
 
 /// Names one object of the input: `VirtualService default/orders`.

@@ -62,7 +62,7 @@ fn cluster(
     let (policy, upgrade) = rules::policy(base, own, port.number);
     let protocol = if upgrade && port.http { Protocol::Http2 } else { port.protocol };
     let identity = identity(service, port, subset);
-    Cluster { name, identity, protocol, endpoints, policy, concurrency: 0 }
+    Cluster { name, identity, protocol, endpoints, policy, concurrency: 0, tls: None, guard: None }
 }
 
 fn select(source: &Source, wanted: Option<&Labels>) -> Endpoints {

@@ -47,7 +47,7 @@ fn addresses(entry: &ServiceEntry, port: &EntryPort, target: u16, pods: &[&Pod])
     let written = entry.endpoints.iter().filter_map(|endpoint| {
         let ip: IpAddr = endpoint.address.value.parse().ok()?;
         let address = SocketAddr::new(ip, port_of(endpoint, port, target));
-        Some((Endpoint { address, weight: weight(endpoint) }, labels(&endpoint.labels)))
+        Some((Endpoint { address, weight: weight(endpoint), mesh_tls: false }, labels(&endpoint.labels)))
     });
     let wanted = labels(&entry.workload_selector);
     let selected = pods.iter().filter_map(|pod| {
@@ -56,7 +56,10 @@ fn addresses(entry: &ServiceEntry, port: &EntryPort, target: u16, pods: &[&Pod])
             return None;
         }
         let ip: IpAddr = pod.ip.as_deref()?.parse().ok()?;
-        Some((Endpoint { address: SocketAddr::new(ip, target), weight: 1 }, pod.meta.labels.clone()))
+        Some((
+            Endpoint { address: SocketAddr::new(ip, target), weight: 1, mesh_tls: false },
+            pod.meta.labels.clone(),
+        ))
     });
     written.chain(selected).collect()
 }

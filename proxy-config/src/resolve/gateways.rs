@@ -90,6 +90,8 @@ fn default_listener(from: &Gateways<'_>, problems: &mut Vec<Problem>) -> Listene
         bind: Bind::DefaultGateway,
         tables: Tables::One(table.finish(HTTP_PORT)),
         origins: Vec::new(),
+        tls: crate::model::ListenerTls::Plain,
+        guard: None,
     }
 }
 
@@ -127,6 +129,8 @@ fn listener(
         bind: Bind::GatewayPort(port),
         tables: Tables::One(table.finish(port)),
         origins,
+        tls: crate::model::ListenerTls::Plain,
+        guard: None,
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) fn build(
         bind: Bind::Mesh,
         tables: Tables::ByPort(tables),
         origins: Vec::new(),
+        tls: crate::model::ListenerTls::Plain,
+        guard: None,
     }
 }
 

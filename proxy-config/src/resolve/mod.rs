@@ -115,6 +115,9 @@ pub(crate) fn resolve(
         revisions: revisions(functions, &listeners),
         clusters: clusters::build(&registry),
         listeners,
+        guards: Vec::new(),
+        ext_authz: Vec::new(),
+        workload: None,
     };
     Resolved { config, registry }
 }

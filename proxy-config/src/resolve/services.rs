@@ -99,7 +99,7 @@ impl<'a> Found<'a> {
             for (endpoint, address) in ready.flat_map(|e| e.addresses.iter().map(move |address| (e, address)))
             {
                 let Ok(ip) = address.value.parse::<IpAddr>() else { continue };
-                let found = Endpoint { address: SocketAddr::new(ip, number), weight: 1 };
+                let found = Endpoint { address: SocketAddr::new(ip, number), weight: 1, mesh_tls: false };
                 if endpoints.iter().all(|(other, _)| *other != found) {
                     endpoints.push((found, self.labels(&object.namespace, endpoint, &address.value)));
                 }
@@ -129,7 +129,7 @@ impl<'a> Found<'a> {
                     Some(TargetPort::Number(number)) => *number,
                     Some(TargetPort::Name(name)) => pod.ports.iter().find(|p| p.name == *name)?.port,
                 };
-                let endpoint = Endpoint { address: SocketAddr::new(ip, number), weight: 1 };
+                let endpoint = Endpoint { address: SocketAddr::new(ip, number), weight: 1, mesh_tls: false };
                 Some((endpoint, pod.meta.labels.clone()))
             })
             .collect()
@@ -217,7 +217,7 @@ fn external(name: &str, port: u16) -> Source {
     let name = name.trim_end_matches('.');
     match name.parse::<IpAddr>() {
         Ok(ip) => {
-            let endpoint = Endpoint { address: SocketAddr::new(ip, port), weight: 1 };
+            let endpoint = Endpoint { address: SocketAddr::new(ip, port), weight: 1, mesh_tls: false };
             Source::Static(vec![(endpoint, Labels::new())])
         }
         Err(_) => Source::Dns(vec![(DnsTarget { host: name.to_owned(), port, weight: 1 }, Labels::new())]),

@@ -423,6 +423,8 @@ mod tests {
                 bind: Bind::Mesh,
                 tables: Tables::ByPort(BTreeMap::from([(80, Table { hosts: vec![host] })])),
                 origins: Vec::new(),
+                tls: proxy_config::model::ListenerTls::Plain,
+                guard: None,
             }],
             revisions: vec![revision],
             ..Config::default()

@@ -299,6 +299,8 @@ mod tests {
                 bind: Bind::DefaultGateway,
                 tables: Tables::One(Table { hosts: vec![host] }),
                 origins: Vec::new(),
+                tls: proxy_config::model::ListenerTls::Plain,
+                guard: None,
             }],
             clusters: clusters
                 .iter()
@@ -309,6 +311,8 @@ mod tests {
                     endpoints: Endpoints::Static(Vec::new()),
                     policy: Default::default(),
                     concurrency: 0,
+                    tls: None,
+                    guard: None,
                 })
                 .collect(),
             ..Config::default()
