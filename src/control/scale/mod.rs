@@ -7,6 +7,8 @@
 
 mod account;
 mod backoff;
+mod begin;
+mod ended;
 mod fleet;
 mod foresee;
 mod instance;

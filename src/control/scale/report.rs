@@ -1,8 +1,9 @@
 //! What the scaler knows, as JSON for people (`/functions`).
 
+use super::ended::Crash;
 use super::fleet::Fleet;
 use super::instance::{Instance, Phase};
-use super::unit::{Crash, Unit};
+use super::unit::Unit;
 use crate::clock::{Instant, SystemTime};
 use crate::record::Cause;
 use proxy_config::model::Command;

@@ -1,52 +1,30 @@
 //! One revision: its terms, its instances and what became of them.
 
 use super::backoff::Backoff;
+use super::ended::Crash;
 use super::fleet::Floor;
 use super::foresee::limits;
 use super::instance::{Instance, Phase};
-use super::probe::Probing;
-use super::ramp;
 use crate::activator::{Hold, Learned};
 use crate::autoscaler::{Bound, Demand, Facts, Kpa, Load, Peaks, Plan, Settings, Terms};
-use crate::clock::{self, Duration, Instant, SystemTime};
-use crate::cluster::{Endpoint, Members, Slot};
-use crate::driver::{Exit, How, InstanceId, Order};
+use crate::clock::{Duration, Instant};
+use crate::cluster::{Members, Slot};
+use crate::driver::InstanceId;
 use crate::fault::Kind;
 use crate::record::Cause;
 use crate::telemetry::FunctionMetrics;
-use proxy_config::model::{Command, ProbeAction, Revision};
+use proxy_config::model::{Command, Revision};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// An instance that is not ready by then is given up (Knative's progress deadline).
-const PROGRESS: Duration = Duration::from_secs(600);
 /// How long a removed revision is remembered, for exchanges that began before.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// The same thing is not said again sooner.
 const SILENCE: Duration = Duration::from_secs(60);
-/// An instance that is not ready after this is told of: most often it listens elsewhere, and nothing else
-/// would say so.
-const SLOW: Duration = Duration::from_secs(5);
 const TICKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// The soonest next look.
 const AT_ONCE: Duration = Duration::from_millis(1);
 const DRAIN_TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-
-/// The last instance that ended on its own.
-#[derive(Debug)]
-pub(super) struct Crash {
-    pub instance: Arc<str>,
-    pub at: SystemTime,
-    pub how: String,
-    pub stderr: Vec<String>,
-}
-
-impl Crash {
-    fn new(instance: &Instance, how: String, stderr: Vec<String>) -> Crash {
-        Crash { instance: instance.name.clone(), at: clock::wall(), how, stderr }
-    }
-}
 
 /// When something was said last.
 #[derive(Debug, Default)]
@@ -85,11 +63,12 @@ pub(super) struct Unit {
     /// How long its starts take.
     pub learned: Learned,
     pub metrics: Arc<FunctionMetrics>,
-    peaks: Peaks,
+    pub peaks: Peaks,
     kpa: Kpa,
     /// Slots that its instances ever granted.
     sent: u64,
-    lost: u32,
+    /// Ready instances that ended on their own and are not replaced yet.
+    pub lost: u32,
     /// More was wanted at the last look than may be had.
     pub bound: bool,
     generation: u64,
@@ -295,168 +274,12 @@ impl Unit {
         }
     }
 
-    fn say_slow(&mut self, now: Instant) {
-        let waiting = self.hold.waiting();
-        for instance in self.instances.values_mut() {
-            if !instance.is_starting()
-                || instance.slow
-                || now.saturating_duration_since(instance.since) < SLOW
-            {
-                continue;
-            }
-            instance.slow = true;
-            let why = match (&instance.phase, &self.revision.probe.action) {
-                (Phase::Probing(address), ProbeAction::Http { path, .. }) => {
-                    format!("its readiness probe GET {path} on {address} has not passed")
-                }
-                (Phase::Probing(address), ProbeAction::Tcp) => format!("{address} is not accepting"),
-                _ => "nothing listens on the port that PORT names in its environment; the command must \
-                      listen there, on 127.0.0.1 or 0.0.0.0"
-                    .to_owned(),
-            };
-            tracing::warn!(
-                instance = &*instance.name,
-                waiting,
-                "not ready after {} s: {why}",
-                SLOW.as_secs()
-            );
-        }
-    }
-
-    fn start(&mut self, now: Instant, asked: bool, cause: (Cause, Instant), floor: &mut Floor) {
-        self.starts += 1;
-        self.metrics.started(cause.0).inc();
-        let name: Arc<str> = format!("{}/{}", self.revision.name, self.starts).into();
-        let id = floor.order(self.members.key.clone());
-        self.instances.insert(id, Instance::new(id, name.clone(), asked, cause, now));
-        floor.driver.start(Order { id, name, revision: self.revision.clone() });
-    }
-
     fn refuse(&mut self, now: Instant) {
         let Command::Refused { reason, help } = &self.revision.command else { return };
         let refused = self.hold.refuse(Kind::NotRunnable);
         if refused > 0 && self.refused.again(now) {
             tracing::warn!(revision = self.revision.key, "the function is not run here: {reason}; {help}");
         }
-    }
-
-    /// Gives up instances that are not ready after too long.
-    fn give_up(&mut self, now: Instant, floor: &mut Floor) {
-        let late = |i: &&Instance| i.is_starting() && now.saturating_duration_since(i.since) >= PROGRESS;
-        let ids: Vec<_> = self.instances.values().filter(late).map(|instance| instance.id).collect();
-        for id in ids {
-            self.never_ready(now, id, format!("was not ready within {} s", PROGRESS.as_secs()), floor);
-        }
-    }
-
-    fn never_ready(&mut self, now: Instant, id: InstanceId, how: String, floor: &mut Floor) {
-        let grace = self.grace();
-        let Some(instance) = self.instances.get_mut(&id) else { return };
-        instance.phase = Phase::Stopping;
-        floor.driver.stop(id, grace);
-        let crash = Crash::new(instance, how, Vec::new());
-        self.failed(now, crash, None, Kind::NeverReady, floor);
-    }
-
-    /// An instance's port accepts.
-    pub fn listening(&mut self, now: Instant, id: InstanceId, address: SocketAddr, floor: &mut Floor) {
-        let Some(instance) = self.instances.get_mut(&id) else { return };
-        if !matches!(instance.phase, Phase::Starting) {
-            return;
-        }
-        instance.listening = Some(now);
-        let probe = &self.revision.probe;
-        if matches!(probe.action, ProbeAction::Tcp) && probe.initial_delay.is_zero() && probe.success <= 1 {
-            self.ready(now, id, address);
-            return;
-        }
-        instance.phase = Phase::Probing(address);
-        floor.probes.push(Probing {
-            instance: id,
-            address,
-            since: instance.since,
-            probe: probe.clone(),
-            protocol: self.revision.protocol,
-        });
-    }
-
-    /// The verdict of an instance's probe.
-    pub fn probed(&mut self, now: Instant, id: InstanceId, good: bool, floor: &mut Floor) {
-        let Some(Phase::Probing(address)) = self.instances.get(&id).map(|instance| &instance.phase) else {
-            return;
-        };
-        if good {
-            self.ready(now, id, *address);
-        } else {
-            self.never_ready(now, id, "did not pass its readiness probe".into(), floor);
-        }
-    }
-
-    fn ready(&mut self, now: Instant, id: InstanceId, address: SocketAddr) {
-        let Some(instance) = self.instances.get_mut(&id) else { return };
-        let unlimited = self.revision.concurrency == 0;
-        let limit = if unlimited { ramp::FIRST } else { self.revision.concurrency };
-        let endpoint = Endpoint::born(address, instance.name.clone(), limit, instance.birth(now));
-        instance.ramp = unlimited.then_some(now);
-        instance.phase = Phase::Ready { endpoint: endpoint.clone(), since: now };
-        instance.used = now;
-        self.members.insert(endpoint);
-        let served = self.members.offer();
-        let took = now.saturating_duration_since(instance.since);
-        self.learned.saw(took);
-        self.metrics.start_seconds.observe(took.as_secs_f64());
-        // Its callers may have given up; the next ones find it for at least a window.
-        if instance.asked {
-            self.peaks.record(now, 1, self.terms.horizon());
-        }
-        self.next = Some(now);
-        let took_ms = (took.as_secs_f64() * 1e4).round() / 10.0;
-        tracing::info!(instance = &*instance.name, %address, took_ms, served, "ready");
-    }
-
-    /// An instance is gone.
-    pub fn exited(&mut self, now: Instant, id: InstanceId, exit: Exit, floor: &mut Floor) {
-        self.account(now);
-        let Some(mut instance) = self.instances.remove(&id) else { return };
-        instance.remember();
-        if !instance.worked {
-            self.metrics.wasted.inc();
-        }
-        self.next = Some(now);
-        let ready = instance.ready_for(now);
-        match &instance.phase {
-            Phase::Stopping => {
-                tracing::info!(instance = &*instance.name, "stopped");
-                // One that was given up: only now its last words are known.
-                if let Some(crash) = self.last_crash.as_mut().filter(|c| c.instance == instance.name) {
-                    crash.stderr = exit.stderr;
-                }
-                return;
-            }
-            Phase::Ready { endpoint, .. } => {
-                endpoint.close();
-                self.members.remove(endpoint.id);
-                self.lost += 1;
-            }
-            Phase::Draining { .. } | Phase::Starting | Phase::Probing(_) => {}
-        }
-        if matches!(exit.how, How::NotStarted(_)) {
-            self.lost = 0;
-        }
-        let crash = Crash::new(&instance, exit.how.to_string(), exit.stderr);
-        self.failed(now, crash, ready, Kind::Crashed, floor);
-    }
-
-    /// Notes an instance that ended, or had to be ended, on its own account. `ready`: for how long it was.
-    fn failed(&mut self, now: Instant, crash: Crash, ready: Option<Duration>, kind: Kind, floor: &mut Floor) {
-        self.crashes += 1;
-        self.metrics.crashes.inc();
-        self.backoff.failed(now, ready, floor.random.f64());
-        let hopeless = ready.is_none() && self.present() == 0;
-        let refused = if hopeless { self.hold.refuse(kind) } else { 0 };
-        let last_line = crash.stderr.last().map_or("", String::as_str);
-        tracing::warn!(instance = &*crash.instance, refused, last_line, "the instance {}", crash.how);
-        self.last_crash = Some(crash);
     }
 
     fn due(&self, now: Instant) -> Option<Instant> {

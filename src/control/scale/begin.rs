@@ -1,0 +1,137 @@
+//! How instances begin: ordered, listening, probed, ready; or given up, and told of when they are slow.
+//!
+//! What became of those that do not get that far is in `ended`. Nothing here decides how many there are.
+
+use super::ended::Crash;
+use super::fleet::Floor;
+use super::instance::{Instance, Phase};
+use super::probe::Probing;
+use super::ramp;
+use super::unit::Unit;
+use crate::clock::{Duration, Instant};
+use crate::cluster::Endpoint;
+use crate::driver::{InstanceId, Order};
+use crate::fault::Kind;
+use crate::record::Cause;
+use proxy_config::model::ProbeAction;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// An instance that is not ready by then is given up (Knative's progress deadline).
+const PROGRESS: Duration = Duration::from_secs(600);
+/// An instance that is not ready after this is told of: most often it listens elsewhere, and nothing else
+/// would say so.
+const SLOW: Duration = Duration::from_secs(5);
+
+impl Unit {
+    pub fn start(&mut self, now: Instant, asked: bool, cause: (Cause, Instant), floor: &mut Floor) {
+        self.starts += 1;
+        self.metrics.started(cause.0).inc();
+        let name: Arc<str> = format!("{}/{}", self.revision.name, self.starts).into();
+        let id = floor.order(self.members.key.clone());
+        self.instances.insert(id, Instance::new(id, name.clone(), asked, cause, now));
+        floor.driver.start(Order { id, name, revision: self.revision.clone() });
+    }
+
+    pub fn say_slow(&mut self, now: Instant) {
+        let waiting = self.hold.waiting();
+        for instance in self.instances.values_mut() {
+            if !instance.is_starting()
+                || instance.slow
+                || now.saturating_duration_since(instance.since) < SLOW
+            {
+                continue;
+            }
+            instance.slow = true;
+            let why = match (&instance.phase, &self.revision.probe.action) {
+                (Phase::Probing(address), ProbeAction::Http { path, .. }) => {
+                    format!("its readiness probe GET {path} on {address} has not passed")
+                }
+                (Phase::Probing(address), ProbeAction::Tcp) => format!("{address} is not accepting"),
+                _ => "nothing listens on the port that PORT names in its environment; the command must \
+                      listen there, on 127.0.0.1 or 0.0.0.0"
+                    .to_owned(),
+            };
+            tracing::warn!(
+                instance = &*instance.name,
+                waiting,
+                "not ready after {} s: {why}",
+                SLOW.as_secs()
+            );
+        }
+    }
+
+    /// Gives up instances that are not ready after too long.
+    pub fn give_up(&mut self, now: Instant, floor: &mut Floor) {
+        let late = |i: &&Instance| i.is_starting() && now.saturating_duration_since(i.since) >= PROGRESS;
+        let ids: Vec<_> = self.instances.values().filter(late).map(|instance| instance.id).collect();
+        for id in ids {
+            self.never_ready(now, id, format!("was not ready within {} s", PROGRESS.as_secs()), floor);
+        }
+    }
+
+    fn never_ready(&mut self, now: Instant, id: InstanceId, how: String, floor: &mut Floor) {
+        let grace = self.grace();
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        instance.phase = Phase::Stopping;
+        floor.driver.stop(id, grace);
+        let crash = Crash::new(instance, how, Vec::new());
+        self.failed(now, crash, None, Kind::NeverReady, floor);
+    }
+
+    /// An instance's port accepts.
+    pub fn listening(&mut self, now: Instant, id: InstanceId, address: SocketAddr, floor: &mut Floor) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        if !matches!(instance.phase, Phase::Starting) {
+            return;
+        }
+        instance.listening = Some(now);
+        let probe = &self.revision.probe;
+        if matches!(probe.action, ProbeAction::Tcp) && probe.initial_delay.is_zero() && probe.success <= 1 {
+            self.ready(now, id, address);
+            return;
+        }
+        instance.phase = Phase::Probing(address);
+        floor.probes.push(Probing {
+            instance: id,
+            address,
+            since: instance.since,
+            probe: probe.clone(),
+            protocol: self.revision.protocol,
+        });
+    }
+
+    /// The verdict of an instance's probe.
+    pub fn probed(&mut self, now: Instant, id: InstanceId, good: bool, floor: &mut Floor) {
+        let Some(Phase::Probing(address)) = self.instances.get(&id).map(|instance| &instance.phase) else {
+            return;
+        };
+        if good {
+            self.ready(now, id, *address);
+        } else {
+            self.never_ready(now, id, "did not pass its readiness probe".into(), floor);
+        }
+    }
+
+    fn ready(&mut self, now: Instant, id: InstanceId, address: SocketAddr) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        let unlimited = self.revision.concurrency == 0;
+        let limit = if unlimited { ramp::FIRST } else { self.revision.concurrency };
+        let endpoint = Endpoint::born(address, instance.name.clone(), limit, instance.birth(now));
+        instance.ramp = unlimited.then_some(now);
+        instance.phase = Phase::Ready { endpoint: endpoint.clone(), since: now };
+        instance.used = now;
+        self.members.insert(endpoint);
+        let served = self.members.offer();
+        let took = now.saturating_duration_since(instance.since);
+        self.learned.saw(took);
+        self.metrics.start_seconds.observe(took.as_secs_f64());
+        // Its callers may have given up; the next ones find it for at least a window.
+        if instance.asked {
+            self.peaks.record(now, 1, self.terms.horizon());
+        }
+        self.next = Some(now);
+        let took_ms = (took.as_secs_f64() * 1e4).round() / 10.0;
+        tracing::info!(instance = &*instance.name, %address, took_ms, served, "ready");
+    }
+}
