@@ -6,7 +6,7 @@ mod shape;
 pub(crate) use decode::{decode, from_config_map};
 
 use super::Meta;
-use crate::model::{AccessLogEncoding, OutboundMode};
+use crate::model::{AccessLogEncoding, OutboundMode, PathNormalization, TlsVersion};
 use crate::report::At;
 
 /// MeshConfig, from `data.mesh` of the ConfigMap `istio`, from `meshConfig:` of a Helm or IstioOperator
@@ -27,4 +27,14 @@ pub struct MeshConfig {
     pub trust_domain: Option<At<String>>,
     /// `outboundTrafficPolicy.mode`.
     pub outbound: Option<At<OutboundMode>>,
+    /// `rootNamespace`.
+    pub root_namespace: Option<At<String>>,
+    /// `trustDomainAliases`.
+    pub trust_domain_aliases: Vec<At<String>>,
+    /// `pathNormalization.normalization`.
+    pub path_normalization: Option<PathNormalization>,
+    /// `meshMTLS.minProtocolVersion`.
+    pub min_tls: Option<TlsVersion>,
+    /// `enableAutoMtls`.
+    pub auto_mtls: Option<bool>,
 }

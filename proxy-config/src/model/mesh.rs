@@ -1,5 +1,7 @@
 //! Settings that hold for the whole mesh (MeshConfig).
 
+use super::TlsVersion;
+
 /// Mesh-wide settings, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mesh {
@@ -11,6 +13,16 @@ pub struct Mesh {
     pub trust_domain: String,
     /// What becomes of a request on the mesh listener to a host nobody knows.
     pub outbound: OutboundMode,
+    /// The namespace whose policies and rules hold for the whole mesh.
+    pub root_namespace: String,
+    /// Domains that count as our own in identities.
+    pub trust_domain_aliases: Vec<String>,
+    /// What is done to a path before it is matched, asked about and sent on.
+    pub path_normalization: PathNormalization,
+    /// The oldest version spoken between workloads.
+    pub min_tls: TlsVersion,
+    /// Workloads of the mesh are spoken to with mutual TLS where no rule says anything.
+    pub auto_mtls: bool,
 }
 
 impl Default for Mesh {
@@ -20,8 +32,26 @@ impl Default for Mesh {
             concurrency: None,
             trust_domain: "cluster.local".to_owned(),
             outbound: OutboundMode::RegistryOnly,
+            root_namespace: "istio-system".to_owned(),
+            trust_domain_aliases: Vec::new(),
+            path_normalization: PathNormalization::Base,
+            min_tls: TlsVersion::V12,
+            auto_mtls: true,
         }
     }
+}
+
+/// `pathNormalization.normalization`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathNormalization {
+    /// Nothing.
+    None,
+    /// Dot segments are resolved, `\\` becomes `/` (BASE, DEFAULT).
+    Base,
+    /// The same, and adjacent slashes become one.
+    MergeSlashes,
+    /// The same, after `%2F` and `%5C` were decoded.
+    DecodeAndMergeSlashes,
 }
 
 /// `outboundTrafficPolicy.mode`. Unlike Istio's default, ALLOW_ANY must be written out.

@@ -18,7 +18,7 @@ pub use cluster::{
 pub use function::{Aggregation, Command, GlobalScale, Metric, Probe, ProbeAction, Revision, Scale};
 pub use holding::Holding;
 pub use listener::{Bind, Direction, Listener, Table, Tables, VirtualHost};
-pub use mesh::{AccessLog, AccessLogEncoding, Mesh, OutboundMode};
+pub use mesh::{AccessLog, AccessLogEncoding, Mesh, OutboundMode, PathNormalization};
 pub use route::{
     Action, DirectResponse, Forward, HEADER_OPERATORS, HeaderOps, Match, MessageOps, PathRewrite, Redirect,
     RedirectPort, Retry, RetryOn, Rewrite, Route, StringMatch, WeightedDestination,

@@ -32,9 +32,6 @@ use std::sync::Arc;
 
 pub(crate) use crate::load::Options;
 
-/// The namespace whose DestinationRules hold for the whole mesh.
-const ROOT_NAMESPACE: &str = "istio-system";
-
 /// The objects of the input by kind, each in the order in which it is tried.
 #[derive(Default)]
 pub(crate) struct Input<'a> {
@@ -95,11 +92,12 @@ pub(crate) fn resolve(
     options: &Options,
     problems: &mut Vec<Problem>,
 ) -> Resolved {
+    let mesh = settings::build(mesh_file, &input.mesh, problems);
     let scale = input.autoscaler.map(|autoscaler| autoscaler.defaults.clone()).unwrap_or_default();
     let functions = functions::build(&input.functions, &scale, options, problems);
     let rules = Rules::new(input.destination_rules.iter().map(|rule| terms::rule(rule)).collect());
     let services = catalogue(input, &functions);
-    let registry = Registry::new(services, rules, &options.namespace, ROOT_NAMESPACE);
+    let registry = Registry::new(services, rules, &options.namespace, &mesh.root_namespace);
     references::check(&input.virtual_services, &registry, problems);
     let from = Gateways {
         gateways: &input.gateways,
@@ -111,7 +109,7 @@ pub(crate) fn resolve(
     let mut listeners = gateways::build(&from, problems);
     listeners.push(mesh::build(&input.virtual_services, &registry, &options.namespace, problems));
     let config = Config {
-        mesh: settings::build(mesh_file, &input.mesh, problems),
+        mesh,
         revisions: revisions(functions, &listeners),
         clusters: clusters::build(&registry),
         listeners,

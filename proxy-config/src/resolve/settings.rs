@@ -23,6 +23,14 @@ pub(crate) fn build(file: Option<&MeshConfig>, found: &[&MeshConfig], problems: 
             .as_ref()
             .map_or(default.trust_domain, |domain| domain.value.clone()),
         outbound: chosen.outbound.as_ref().map_or(default.outbound, |mode| mode.value),
+        root_namespace: chosen
+            .root_namespace
+            .as_ref()
+            .map_or(default.root_namespace, |namespace| namespace.value.clone()),
+        trust_domain_aliases: chosen.trust_domain_aliases.iter().map(|alias| alias.value.clone()).collect(),
+        path_normalization: chosen.path_normalization.unwrap_or(default.path_normalization),
+        min_tls: chosen.min_tls.unwrap_or(default.min_tls),
+        auto_mtls: chosen.auto_mtls.unwrap_or(default.auto_mtls),
     }
 }
 

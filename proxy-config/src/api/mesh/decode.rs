@@ -6,7 +6,7 @@ use crate::api::host::{self, Wildcard};
 use crate::api::{Meta, shape};
 use crate::decode::{Cursor, Findings};
 use crate::document::{self, Node, Value};
-use crate::model::{AccessLogEncoding, OutboundMode};
+use crate::model::{AccessLogEncoding, OutboundMode, PathNormalization, TlsVersion};
 use crate::report::{Level, Place};
 
 /// From a tree whose root is the MeshConfig itself.
@@ -44,7 +44,25 @@ pub(crate) fn decode(node: &Node, meta: Meta, findings: &Findings) -> MeshConfig
         concurrency: root.field("defaultConfig").field("concurrency").number_at(),
         trust_domain: host::host(&trust_domain, Wildcard::No),
         outbound: outbound.map(|mode| crate::report::At::new(mode, policy.field("mode").at())),
+        root_namespace: root.field("rootNamespace").text_at().filter(|name| !name.value.is_empty()),
+        trust_domain_aliases: host::hosts(&root.field("trustDomainAliases"), Wildcard::Suffix),
+        path_normalization: path_normalization(&root.field("pathNormalization").field("normalization")),
+        min_tls: match root.field("meshMTLS").field("minProtocolVersion").text() {
+            Some("TLSV1_3") => Some(TlsVersion::V13),
+            Some(_) => Some(TlsVersion::V12),
+            None => None,
+        },
+        auto_mtls: root.field("enableAutoMtls").boolean(),
     }
+}
+
+fn path_normalization(cursor: &Cursor<'_>) -> Option<PathNormalization> {
+    Some(match cursor.text()? {
+        "NONE" => PathNormalization::None,
+        "MERGE_SLASHES" => PathNormalization::MergeSlashes,
+        "DECODE_AND_MERGE_SLASHES" => PathNormalization::DecodeAndMergeSlashes,
+        _ => PathNormalization::Base,
+    })
 }
 
 /// From `data.mesh` of the ConfigMap `istio`: YAML within YAML. `text` is the whole file.
