@@ -90,7 +90,7 @@ fuzz_target!(|input: Input| {
     let fields = fields(&input.fields);
     back(fields.clone());
     let Some(mut parts) = head(&input, fields) else { return };
-    if normalize::path(&mut parts).is_err() {
+    if normalize::path(&mut parts, normalize::PathNormalization::Base).is_err() {
         return;
     }
     if parts.uri.path().starts_with('/') {

@@ -1,14 +1,16 @@
 //! The path as everyone on the way reads it: without dot segments, and with nothing escaped that need not be.
 //!
 //! Before routing, so that a rule for `/admin` also sees `/x/../admin` and `/%61dmin`; what is matched is what is
-//! forwarded. It does what Envoy calls normalization and Istio's default (BASE) asks for: slashes are not merged
-//! and escaped slashes stay. Unlike there, a `%` that escapes nothing becomes `%25`, since it could make an
-//! escape with what was unescaped behind it.
+//! forwarded. The steps and their order are Envoy's, and which are taken MeshConfig says (`pathNormalization`):
+//! escaped slashes are unescaped, dot segments resolved, slashes merged. By default (BASE) slashes are not merged
+//! and escaped slashes stay. Unlike there, a `%` that escapes nothing becomes `%25`, since it could make an escape
+//! with what was unescaped behind it, and a path of slashes alone merges to one.
 
 use super::target::set_path;
 use crate::fault::Kind;
 use http::request;
 use http::uri::PathAndQuery;
+pub use proxy_config::model::PathNormalization;
 use smallvec::SmallVec;
 
 /// Normalizes the path of a request in place; costs one look at paths that need nothing.
@@ -16,26 +18,38 @@ use smallvec::SmallVec;
 /// # Errors
 /// `BadRequest` for an escaped NUL.
 #[inline]
-pub fn path(parts: &mut request::Parts) -> Result<(), Kind> {
+pub fn path(parts: &mut request::Parts, how: PathNormalization) -> Result<(), Kind> {
     match parts.uri.path_and_query() {
-        Some(target) if is_suspect(target.path().as_bytes()) => rewrite(parts),
+        Some(target) if is_suspect(target.path().as_bytes(), how) => rewrite(parts, how),
         _ => Ok(()),
     }
 }
 
-fn is_suspect(path: &[u8]) -> bool {
+fn is_suspect(path: &[u8], how: PathNormalization) -> bool {
+    if how == PathNormalization::None {
+        return false;
+    }
+    // A dot segment and a slash too many both begin with a slash.
+    let slash = if how == PathNormalization::Base { b'.' } else { b'/' };
     memchr::memchr2(b'%', b'\\', path).is_some()
-        || memchr::memchr_iter(b'.', path).any(|at| at > 0 && path[at - 1] == b'/')
+        || memchr::memchr2_iter(b'.', slash, path).any(|at| at > 0 && path[at - 1] == b'/')
 }
 
 #[cold]
-fn rewrite(parts: &mut request::Parts) -> Result<(), Kind> {
+fn rewrite(parts: &mut request::Parts, how: PathNormalization) -> Result<(), Kind> {
     let Some(target) = parts.uri.path_and_query() else { return Ok(()) };
     let path = target.path().as_bytes();
     if path.first() != Some(&b'/') {
         return Ok(());
     }
-    let mut new = without_dots(&unescape(path)?);
+    let plain = match how {
+        PathNormalization::DecodeAndMergeSlashes => unescape_slashes(path),
+        _ => Path::from_slice(path),
+    };
+    let mut new = without_dots(&unescape(&plain)?);
+    if matches!(how, PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes) {
+        new.dedup_by(|next, before| *next == b'/' && *before == b'/');
+    }
     if new.as_slice() == path {
         return Ok(());
     }
@@ -48,6 +62,22 @@ fn rewrite(parts: &mut request::Parts) -> Result<(), Kind> {
 }
 
 type Path = SmallVec<[u8; 256]>;
+
+/// `%2F` is a slash, `%5C` a backslash; once, so that `%252F` stays what it is.
+fn unescape_slashes(path: &[u8]) -> Path {
+    let mut out = Path::with_capacity(path.len());
+    let mut at = 0;
+    while let Some(&byte) = path.get(at) {
+        let (byte, width) = match path.get(at..at + 3) {
+            Some([b'%', b'2', b'f' | b'F']) => (b'/', 3),
+            Some([b'%', b'5', b'c' | b'C']) => (b'\\', 3),
+            _ => (byte, 1),
+        };
+        out.push(byte);
+        at += width;
+    }
+    out
+}
 
 /// Escapes of unreserved characters (RFC 3986, 2.3) are taken off, and a backslash is a slash.
 fn unescape(path: &[u8]) -> Result<Path, Kind> {
@@ -108,15 +138,46 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn normal(uri: &str) -> Result<String, Kind> {
+    use PathNormalization::{Base, DecodeAndMergeSlashes, MergeSlashes, None};
+
+    const ALL: [PathNormalization; 4] = [None, Base, MergeSlashes, DecodeAndMergeSlashes];
+
+    fn normal(uri: &str, how: PathNormalization) -> Result<String, Kind> {
         let mut parts = http::Request::get(uri).body(()).unwrap().into_parts().0;
-        path(&mut parts)?;
+        path(&mut parts, how)?;
         Ok(parts.uri.to_string())
     }
 
     fn check(rows: &[(&str, &str)]) {
         for (before, after) in rows {
-            assert_eq!(normal(before).as_deref(), Ok(*after), "{before}");
+            assert_eq!(normal(before, Base).as_deref(), Ok(*after), "{before}");
+        }
+    }
+
+    #[test]
+    fn what_is_done_to_slashes_is_for_the_mesh_to_say() {
+        for (before, wanted) in [
+            ("/a//b", ["/a//b", "/a//b", "/a/b", "/a/b"]),
+            ("//a///b//", ["//a///b//", "//a///b//", "/a/b/", "/a/b/"]),
+            ("//", ["//", "//", "/", "/"]),
+            ("/a/../b", ["/a/../b", "/b", "/b", "/b"]),
+            ("/a//../b", ["/a//../b", "/a/b", "/a/b", "/a/b"]),
+            ("/a%2F%2fb", ["/a%2F%2fb", "/a%2F%2fb", "/a%2F%2fb", "/a/b"]),
+            ("/a%5cb", ["/a%5cb", "/a%5cb", "/a%5cb", "/a/b"]),
+            ("/x%2f..%2Fadmin", ["/x%2f..%2Fadmin", "/x%2f..%2Fadmin", "/x%2f..%2Fadmin", "/admin"]),
+            ("/x%2f%2e%2E%5Cadmin", ["/x%2f%2e%2E%5Cadmin", "/x%2f..%5Cadmin", "/x%2f..%5Cadmin", "/admin"]),
+            ("/a%252fb", ["/a%252fb", "/a%252fb", "/a%252fb", "/a%252fb"]),
+            ("/a?b//c%2f", ["/a?b//c%2f", "/a?b//c%2f", "/a?b//c%2f", "/a?b//c%2f"]),
+            ("/%61%", ["/%61%", "/a%25", "/a%25", "/a%25"]),
+            ("http://h//x", ["http://h//x", "http://h//x", "http://h/x", "http://h/x"]),
+        ] {
+            for (how, wanted) in ALL.into_iter().zip(wanted) {
+                assert_eq!(normal(before, how).as_deref(), Ok(wanted), "{before} {how:?}");
+            }
+        }
+        assert_eq!(normal("/a%00b", None).as_deref(), Ok("/a%00b"));
+        for how in [Base, MergeSlashes, DecodeAndMergeSlashes] {
+            assert_eq!(normal("/a%00b", how), Err(Kind::BadRequest));
         }
     }
 
@@ -145,7 +206,7 @@ mod tests {
             ("/100%", "/100%25"),
             ("/a%2", "/a%252"),
         ]);
-        assert_eq!(normal("/a%00b"), Err(Kind::BadRequest));
+        assert_eq!(normal("/a%00b", Base), Err(Kind::BadRequest));
     }
 
     #[test]
@@ -167,11 +228,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_normal_path_is_normal_and_holds_no_dot_segment(tail in "[/.%2eE56a\\\\]{0,16}") {
-            if let Ok(once) = normal(&format!("/{tail}")) {
+        fn a_normal_path_is_normal_and_never_leaves_its_root(tail in "[/.%2eE56acfF\\\\]{0,20}") {
+            for how in [Base, MergeSlashes, DecodeAndMergeSlashes] {
+                let Ok(once) = normal(&format!("/{tail}"), how) else { continue };
                 prop_assert!(once.starts_with('/'));
                 prop_assert!(once.split('/').all(|segment| segment != "." && segment != ".."), "{}", once);
-                prop_assert_eq!(normal(&once), Ok(once.clone()));
+                prop_assert!(!once.contains('\\'), "{}", once);
+                prop_assert!(how == Base || !once.contains("//"), "{}", once);
+                // A second reader who is as careful finds nothing to do; one who unescapes slashes as well may.
+                prop_assert_eq!(normal(&once, how), Ok(once.clone()));
+                prop_assert_eq!(normal(&once, Base), Ok(once.clone()));
             }
         }
     }

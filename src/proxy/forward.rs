@@ -87,7 +87,7 @@ async fn reply(
     closing.nowhere(&listener.unrouted);
     let seen = Seen::of(&closing.parts.headers);
     closing.record.grpc = seen.any(Seen::CONTENT_TYPE) && grpc::is_grpc(&closing.parts.headers);
-    normalize::path(&mut closing.parts)?;
+    normalize::path(&mut closing.parts, snapshot.path_normalization)?;
     match step(connection, listener, closing, seen) {
         Ok(Step::Forward(forwarding, target)) => forward(connection, forwarding, target, seen, closing).await,
         Ok(Step::Answer(reply)) => Ok(*reply),

@@ -86,6 +86,7 @@ pub fn compile(
         access_log,
         destinations: compiler.destinations,
         allow_any: config.mesh.outbound == model::OutboundMode::AllowAny,
+        path_normalization: config.mesh.path_normalization,
     };
     Compiled { snapshot, problems: compiler.problems }
 }

@@ -8,7 +8,7 @@ mod compile;
 mod publish;
 
 pub use compile::{Compiled, Environment, compile};
-pub use proxy_config::model::{Protocol, Retry, RetryOn};
+pub use proxy_config::model::{PathNormalization, Protocol, Retry, RetryOn};
 pub use publish::{Published, Reader};
 
 use crate::cluster::Cluster;
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub destinations: HashMap<Arc<str>, Arc<Destination>>,
     /// Unknown hosts on the mesh listener are dialled.
     pub allow_any: bool,
+    /// How paths are made alike.
+    pub path_normalization: PathNormalization,
 }
 
 /// The routes of one listener.

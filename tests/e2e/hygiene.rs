@@ -73,6 +73,24 @@ fn a_rule_for_a_path_sees_it_however_it_is_written() {
 }
 
 #[test]
+fn what_counts_as_one_slash_is_for_the_mesh_to_say() {
+    let origin = Origin::h1().answer(|seen| Reply::text(seen.uri.path()));
+    let http = "- match: [{uri: {prefix: /admin}}]\n  directResponse: {status: 403}\n\
+                - route: [{destination: {host: upstream.test}}]\n";
+    let text = yaml::service_entry("upstream.test", "HTTP", &[origin.address()]);
+    let mesh = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    \
+                pathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}\n";
+    let proxy = Proxy::with(text + &yaml::virtual_service("all", "*", http) + mesh).start();
+    let ask = |path: &str| answer(&proxy, &format!("GET {path} HTTP/1.1\nhost: shop\nconnection: close\n\n"));
+    for path in ["//admin", "/%2fadmin", "/x%2F..%5c/admin", "/x%2f%2e%2e%2fadmin/y"] {
+        assert!(ask(path).starts_with("HTTP/1.1 403 "), "{path}: {}", ask(path));
+    }
+    for (path, seen) in [("//a///b%2Fc", "/a/b/c"), ("/%252fadmin", "/%252fadmin")] {
+        assert!(ask(path).ends_with(&format!("\r\n\r\n{seen}")), "{path}: {}", ask(path));
+    }
+}
+
+#[test]
 fn an_answer_that_could_be_read_in_two_ways_is_a_502() {
     for answer in [
         "transfer-encoding: chunked\ncontent-length: 9\n\n1\na\n0\n\n",

@@ -42,11 +42,12 @@ impl Default for Mesh {
 }
 
 /// `pathNormalization.normalization`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PathNormalization {
     /// Nothing.
     None,
     /// Dot segments are resolved, `\\` becomes `/` (BASE, DEFAULT).
+    #[default]
     Base,
     /// The same, and adjacent slashes become one.
     MergeSlashes,

@@ -4,8 +4,8 @@ use crate::pieces::{HELLO, REVIEWS, check_findings, gateway, rules};
 use crate::view::{clusters, findings, load_files, load_text, routes_at};
 use proxy_config::load::{File, Loaded, Options};
 use proxy_config::model::{
-    AccessLogEncoding, Action, Config, Forward, HeaderOps, OutboundMode, PathRewrite, Redirect, RedirectPort,
-    Retry, Route, Tables,
+    AccessLogEncoding, Action, Config, Forward, HeaderOps, OutboundMode, PathNormalization, PathRewrite,
+    Redirect, RedirectPort, Retry, Route, Tables,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -327,7 +327,8 @@ fn the_mesh_settings_of_the_command_line_go_before_those_of_the_files_and_the_fi
         let text = format!(
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-{name}}}\ndata:\n  mesh: |-\n    \
              trustDomain: {domain}\n    accessLogFile: /dev/stdout\n    accessLogEncoding: JSON\n    \
-             outboundTrafficPolicy: {{mode: ALLOW_ANY}}\n"
+             outboundTrafficPolicy: {{mode: ALLOW_ANY}}\n    \
+             pathNormalization: {{normalization: MERGE_SLASHES}}\n"
         );
         (format!("{name}.yaml"), text)
     };
@@ -337,12 +338,14 @@ fn the_mesh_settings_of_the_command_line_go_before_those_of_the_files_and_the_fi
     let found = load(&Options::default());
     assert_eq!(found.config.mesh.trust_domain, "first.example");
     assert_eq!(found.config.mesh.outbound, OutboundMode::AllowAny);
+    assert_eq!(found.config.mesh.path_normalization, PathNormalization::MergeSlashes);
     assert_eq!(found.config.mesh.access_log.as_ref().map(|log| log.encoding), Some(AccessLogEncoding::Json));
     assert!(findings(&found)[0].contains("SC018"), "{:#?}", findings(&found));
     let file = File { path: PathBuf::from("mesh.yaml"), text: Ok("trustDomain: own.example".to_owned()) };
     let given = load(&Options { mesh_file: Some(file), ..Options::default() });
     assert_eq!(given.config.mesh.trust_domain, "own.example");
     assert_eq!(given.config.mesh.outbound, OutboundMode::RegistryOnly);
+    assert_eq!(given.config.mesh.path_normalization, PathNormalization::Base);
     assert_eq!(findings(&given).len(), 2, "neither of the two is used: {:#?}", findings(&given));
 }
 
