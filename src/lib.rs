@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod limit;
 pub mod route;
 pub mod telemetry;
+pub mod tls;
 // compiled
 pub mod snapshot;
 // connections to upstreams

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
             pilotlight::cli::echo::run(args)
         }
         Command::Simulate(args) => pilotlight::cli::simulate::run(&args),
+        Command::Certs(args) => pilotlight::cli::certs::run(&args),
         Command::Watchdog => pilotlight::driver::watchdog::run(),
     }
 }

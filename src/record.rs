@@ -5,8 +5,10 @@
 //! never allocates: names are shared, headers are counted references.
 
 mod cold;
+mod secured;
 
 pub use cold::{Birth, Cause, ColdStart};
+pub use secured::{Certificate, Secured, parts};
 
 use crate::clock::{Duration, Instant};
 use crate::fault;

@@ -3,12 +3,14 @@
 //! `main` parses here and calls the command. Flags of long-running commands can also be set as
 //! `PILOTLIGHT_…` in the environment; a flag wins over the environment. This module never opens a socket.
 
+pub mod certs;
 pub mod check;
 pub mod echo;
 pub mod run;
 pub mod simulate;
 pub mod values;
 
+pub use certs::CertsArgs;
 pub use check::CheckArgs;
 pub use echo::EchoArgs;
 pub use run::RunArgs;
@@ -48,6 +50,8 @@ pub enum Command {
     Echo(EchoArgs),
     /// Replay a trace of invocations and compare what each scaling policy would have cost
     Simulate(Box<SimulateArgs>),
+    /// Make a development certificate authority, and certificates of workloads and hosts
+    Certs(CertsArgs),
     /// Ends the process groups of functions when the proxy that started it dies
     #[command(hide = true)]
     Watchdog,

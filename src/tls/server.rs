@@ -1,0 +1,213 @@
+//! What a listener does with clients that speak TLS: who answers for which name, with which certificate, and
+//! what it asks of theirs.
+
+use super::certificate::facts;
+use super::cipher::{suite_name, version_name};
+use super::hello::Hello;
+use super::names::ByName;
+use super::refusal::Refusal;
+use super::verify::ClientCheck;
+use super::{HTTP1, HTTP2, unix};
+use crate::record::Secured;
+use proxy_config::model::{Mtls, SniRoute};
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::server::StartHandshake;
+
+/// Bytes kept for a client that does not read; rustls's own default is four times as much.
+const BUFFER: usize = 16 * 1024;
+
+/// A client's encrypted stream.
+pub type ServerStream<IO> = tokio_rustls::server::TlsStream<IO>;
+
+/// One way to answer a handshake: a certificate, versions, and what is asked of the client.
+pub struct Terms {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) check: Option<Arc<ClientCheck>>,
+    /// Certificate and authorities in one word: who is on both sides.
+    pub(super) face: Arc<str>,
+    /// A request for a host of another server is misdirected.
+    pub(super) misdirects: bool,
+    /// The URI of our certificate.
+    pub(super) uri: Option<Arc<str>>,
+}
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Terms({}, client certificates: {:?})",
+            self.face,
+            self.check.as_ref().map(|c| c.is_required())
+        )
+    }
+}
+
+/// The certificates a client showed.
+#[derive(Clone, Debug)]
+pub struct Chain(Vec<CertificateDer<'static>>);
+
+/// A handshake that is done.
+#[derive(Debug)]
+pub struct Opened<IO> {
+    /// The client's stream.
+    pub stream: ServerStream<IO>,
+    /// What the handshake told.
+    pub secured: Secured,
+    /// The certificates the client showed.
+    pub chain: Option<Chain>,
+    /// Whether HTTP/2 was agreed on; `None`: nothing was said.
+    pub http2: Option<bool>,
+}
+
+impl Terms {
+    /// Answers `hello`, up to the end of the handshake.
+    ///
+    /// # Errors
+    /// Why there is no connection; the client has been told.
+    pub async fn accept<IO: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        hello: Hello,
+        io: IO,
+        now: SystemTime,
+    ) -> Result<Opened<IO>, Refusal> {
+        let sni = hello.seen().sni.as_deref().map(Box::from);
+        let starting = StartHandshake::from_parts(hello.accepted, io);
+        let accepting = starting.into_stream_with(self.config.clone(), |connection| {
+            connection.set_buffer_limit(Some(BUFFER));
+        });
+        let stream = accepting.await.map_err(|error| Refusal::of_io(&error))?;
+        let (_, connection) = stream.get_ref();
+        let chain = connection.peer_certificates().map(|chain| Chain(chain.to_vec()));
+        let peer = chain.as_ref().and_then(|chain| facts(chain.0.first()?));
+        // A resumed session has not been checked again.
+        if peer.as_ref().is_some_and(|peer| peer.not_after <= now) {
+            return Err(Refusal::Expired);
+        }
+        let secured = Secured {
+            version: version_name(connection.protocol_version()),
+            cipher: suite_name(connection.negotiated_cipher_suite()),
+            sni,
+            local_uri: self.uri.clone(),
+            peer,
+        };
+        let http2 = match connection.alpn_protocol() {
+            Some(name) if name == HTTP2 || name == b"istio-h2" => Some(true),
+            Some(name) if name == HTTP1 || name.starts_with(b"istio-http/") || name == b"http/1.0" => {
+                Some(false)
+            }
+            _ => None,
+        };
+        Ok(Opened { stream, secured, chain, http2 })
+    }
+
+    /// Whether a client that is connected, and showed `chain`, would be let in now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admits(&self, chain: Option<&Chain>, now: SystemTime) -> Result<(), Refusal> {
+        let Some(check) = &self.check else { return Ok(()) };
+        match chain.and_then(|chain| chain.0.split_first()) {
+            Some((leaf, others)) => check.admits(leaf, others, unix(now)),
+            None if check.is_required() => Err(Refusal::NoCertificate),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Who answers for a name.
+#[derive(Clone, Debug)]
+pub enum Choice {
+    /// This process, on these terms.
+    Terminate(Arc<Terms>),
+    /// A destination.
+    Passthrough(Arc<Passthrough>),
+    /// Nobody: the certificate cannot be had.
+    Unprepared,
+}
+
+/// Where connections go that are not opened.
+#[derive(Debug, Default)]
+pub struct Passthrough {
+    names: ByName<usize>,
+    routes: Vec<Vec<(String, u32)>>,
+}
+
+impl Passthrough {
+    pub(super) fn new(routes: &[SniRoute]) -> Passthrough {
+        let mut out = Passthrough::default();
+        for (at, route) in routes.iter().enumerate() {
+            out.routes.push(route.clusters.clone());
+            for name in &route.names {
+                out.names.add(name, at);
+            }
+        }
+        out
+    }
+
+    /// Names of clusters and their weights for a connection that asks for `sni`.
+    pub fn find(&self, sni: Option<&str>) -> Option<&[(String, u32)]> {
+        self.names.find(sni).and_then(|at| self.routes.get(*at)).map(Vec::as_slice)
+    }
+}
+
+/// The TLS servers of a gateway's port.
+#[derive(Debug, Default)]
+pub struct Servers {
+    pub(super) by_name: ByName<Choice>,
+}
+
+impl Servers {
+    /// Who answers a client that asks for `sni`.
+    pub fn find(&self, sni: Option<&str>) -> Option<&Choice> {
+        self.by_name.find(sni)
+    }
+
+    /// Whether a request for `host`, on a connection that was opened for `sni`, belongs on another: one whose
+    /// certificate or whose clients' authorities are not the same.
+    pub fn misdirected(&self, sni: Option<&str>, host: &str) -> bool {
+        let Some(name) = sni else { return false };
+        if name.eq_ignore_ascii_case(host) {
+            return false;
+        }
+        let Some(Choice::Terminate(mine)) = self.find(Some(name)) else { return false };
+        match self.find(Some(host)) {
+            Some(Choice::Terminate(other)) => mine.misdirects && other.face != mine.face,
+            Some(_) => mine.misdirects,
+            None => false,
+        }
+    }
+}
+
+/// A workload's inbound port.
+#[derive(Debug)]
+pub struct Inbound {
+    pub(super) mode: Mtls,
+    pub(super) terms: Option<Arc<Terms>>,
+}
+
+impl Inbound {
+    /// Whether clients may come in plaintext.
+    pub fn takes_plaintext(&self) -> bool {
+        self.mode != Mtls::Strict
+    }
+
+    /// Whether clients may come with TLS.
+    pub fn takes_tls(&self) -> bool {
+        self.mode != Mtls::Disable
+    }
+
+    /// Whether every client that speaks TLS is a proxy of the mesh or refused.
+    pub fn is_strict(&self) -> bool {
+        self.mode == Mtls::Strict
+    }
+
+    /// The terms; `None`: there is no certificate.
+    pub fn terms(&self) -> Option<&Arc<Terms>> {
+        self.terms.as_ref()
+    }
+}
