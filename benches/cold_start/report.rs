@@ -46,7 +46,7 @@ pub fn print(args: &Args, rows: &[Row], frozen: Option<&Frozen>) -> bool {
         bar("CPU per start, times the bare loop's", 1.3, ratio);
     }
     if let Some(Frozen { thawed, warm }) = frozen {
-        println!("\n{:<30}{:>9} / {}", "", "p50", "p99");
+        println!("\n{:<30}{:>9} / p99", "", "p50");
         for (what, values) in [("request to a frozen function", thawed), ("the same right afterwards", warm)]
         {
             println!("{what:<30}{:>9.0} / {:.0}", percentile(values, 50.0), percentile(values, 99.0));

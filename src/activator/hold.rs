@@ -157,6 +157,11 @@ impl<G> Hold<G> {
         self.inner.lock().outlook = outlook;
     }
 
+    /// Whether an instance that is frozen will serve those who come.
+    pub fn is_frozen(&self) -> bool {
+        self.inner.lock().outlook.frozen
+    }
+
     /// What somebody is told who is turned away with `kind`, beside what the fault itself says.
     pub fn advice(&self, kind: Kind) -> Advice {
         let inner = self.inner.lock();

@@ -10,8 +10,10 @@ pub struct Outlook {
     pub start: Option<Duration>,
     /// When the first of those that are starting, or held back for a while, should be ready.
     pub ready_at: Option<Instant>,
-    /// Some instance takes requests.
+    /// Some instance takes requests, or will as soon as there are any.
     pub awake: bool,
+    /// Some instance is frozen: it takes requests as soon as there are any.
+    pub frozen: bool,
     /// No further instance may be started: `max-scale` is reached.
     pub at_most: bool,
     /// More is wanted than may be started, and nothing is on its way: only finished work makes room.

@@ -3,6 +3,7 @@
 //! The scaler decides and orders; a driver carries out and tells by events what became of it. It never
 //! decides how many there are, never restarts anything on its own and never sees a request.
 
+mod freeze;
 mod launch;
 mod output;
 mod port;
@@ -98,4 +99,11 @@ pub trait Driver: Send {
 
     /// Asks an instance to end, and ends it after `grace`. Asked again, the shorter grace counts.
     fn stop(&mut self, instance: InstanceId, grace: Duration);
+
+    /// Takes the processor from an instance and from everything it started; memory and sockets stay as they
+    /// are. When this returns, `thaw` undoes it whatever was done before.
+    fn freeze(&mut self, instance: InstanceId);
+
+    /// Lets a frozen instance go on where it was.
+    fn thaw(&mut self, instance: InstanceId);
 }

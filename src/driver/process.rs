@@ -9,7 +9,7 @@ use super::launch::{self, Surroundings};
 use super::output::{Output, Stream, Tail};
 use super::ready::Ready;
 use super::watchdog::Watchdog;
-use super::{Driver, Event, Exit, How, InstanceId, Order, port};
+use super::{Driver, Event, Exit, How, InstanceId, Order, freeze, port};
 use crate::clock::{self, Duration};
 use parking_lot::Mutex;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -173,6 +173,18 @@ impl Driver for Processes {
             let _ = live.stop.send(grace);
         }
     }
+
+    fn freeze(&mut self, instance: InstanceId) {
+        if let Some(live) = self.shared.lock().live.get(&instance) {
+            freeze::freeze(live.group);
+        }
+    }
+
+    fn thaw(&mut self, instance: InstanceId) {
+        if let Some(live) = self.shared.lock().live.get(&instance) {
+            freeze::thaw(live.group);
+        }
+    }
 }
 
 impl Drop for Processes {
@@ -221,6 +233,8 @@ impl Mind {
                 Some(grace) = stops.recv() => {
                     if kill_at.is_none() {
                         kill(self.group, Signal::TERM);
+                        // One that is frozen would not hear it.
+                        freeze::thaw(self.group);
                     }
                     let at = Instant::from_std(clock::now() + grace);
                     kill_at = Some(kill_at.map_or(at, |before| before.min(at)));

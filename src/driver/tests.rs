@@ -3,7 +3,7 @@
 use super::process::{Processes, Settings};
 use super::*;
 use crate::clock;
-use proxy_config::model::{Command, Holding, Probe, Protocol, Scale};
+use proxy_config::model::{Command, Holding, Idle, Probe, Protocol, Scale};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::path::PathBuf;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -22,6 +22,7 @@ pub(crate) fn revision(words: &[&str]) -> Revision {
         timeout: Duration::from_secs(300),
         scale: Scale::default(),
         holding: Holding::default(),
+        idle: Idle::Stop,
         probe: Probe::default(),
         command: Command::Run(words.iter().map(|word| (*word).to_owned()).collect()),
         env: Vec::new(),

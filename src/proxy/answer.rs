@@ -163,6 +163,14 @@ pub(super) fn direct(
     Reply::Ours(response)
 }
 
+/// A good answer to a health check, in place of a frozen function.
+pub(super) fn of_frozen() -> Reply {
+    let mut response = Response::new(Bytes::from_static(b"frozen; the first request thaws it\n"));
+    response.headers_mut().insert(CONTENT_TYPE, PLAIN_TEXT);
+    response.headers_mut().insert(SERVER, OURS);
+    Reply::Ours(response)
+}
+
 fn change(
     change: &HeaderChange,
     response: &mut Response<Bytes>,

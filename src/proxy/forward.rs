@@ -9,7 +9,7 @@ use super::body::ResponseBody;
 use super::closing::Closing;
 use super::copy::Kept;
 use super::deadline::Deadlines;
-use super::{Connection, prepare};
+use super::{Connection, hold, prepare};
 use crate::fault::{Fault, Kind};
 use crate::http::{Authority, Seen, grpc, normalize, validate};
 use crate::route::Head;
@@ -198,6 +198,9 @@ async fn forward(
         let reason = format_args!("no cluster {}: `pilotlight check` names the reference", target.cluster);
         return Err(Fault::because(Kind::NoCluster, reason));
     };
+    if let Some(reply) = hold::on_behalf(destination, closing) {
+        return Ok(reply);
+    }
     let incoming = closing.incoming.take().filter(|incoming| !incoming.is_end_stream());
     closing.source = incoming.map(|incoming| Source::new(incoming, true));
     let outbound = prepare::request(connection, forwarding, &target, destination, seen, closing)?;

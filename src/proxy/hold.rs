@@ -3,6 +3,7 @@
 //! Everything here beside the first look happens only where a function is at zero or at its limit.
 
 use super::STREAM_WINDOW;
+use super::answer::{self, Reply};
 use super::attempt::Attempts;
 use super::closing::Closing;
 use super::deadline::Deadlines;
@@ -108,6 +109,15 @@ impl Attempts<'_> {
             None => kind.into(),
         }
     }
+}
+
+/// The answer to a health check of a function whose instances are frozen: it could serve at once, and the check
+/// itself is nothing to thaw it for.
+pub(super) fn on_behalf(destination: &Destination, closing: &Closing) -> Option<Reply> {
+    let members = &destination.cluster.members;
+    let hold = members.hold().filter(|_| members.is_empty() && !closing.record.grpc)?;
+    let frozen = is_health_check(&closing.parts.headers) && hold.is_frozen();
+    frozen.then(answer::of_frozen)
 }
 
 /// What an exchange that has to wait says of itself.

@@ -18,10 +18,12 @@ pub enum Cause {
     Kept,
     /// In place of one that ended on its own.
     Lost,
+    /// Requests came, and it was frozen: it was not started anew.
+    Thawed,
 }
 
 impl Cause {
-    /// Every cause.
+    /// Every cause of a start.
     pub const ALL: [Cause; 4] = [Cause::Zero, Cause::More, Cause::Kept, Cause::Lost];
 
     /// The name in metrics.
@@ -31,6 +33,7 @@ impl Cause {
             Cause::More => "more_demand",
             Cause::Kept => "kept",
             Cause::Lost => "replaced",
+            Cause::Thawed => "thawed",
         }
     }
 }

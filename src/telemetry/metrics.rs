@@ -145,10 +145,12 @@ pub enum State {
     Ready,
     /// Finishes what it has.
     Draining,
+    /// Idle, with its memory and without a processor.
+    Frozen,
 }
 
 impl State {
-    const NAMES: [&'static str; 3] = ["starting", "ready", "draining"];
+    const NAMES: [&'static str; 4] = ["starting", "ready", "draining", "frozen"];
 }
 
 /// The first of the faults of the hold, and how many there are: they stand together in the table.
@@ -186,6 +188,10 @@ pub struct FunctionMetrics {
     pub crashes: Counter,
     /// Instances that ended without ever having had a request.
     pub wasted: Counter,
+    /// Times that an instance was frozen.
+    pub freezes: Counter,
+    /// Times that one was thawed because requests came.
+    pub thaws: Counter,
     /// Time that instances had requests, of all together, in seconds.
     pub busy_seconds: Seconds,
     /// Time that they had none, their start and end included.
@@ -198,7 +204,7 @@ pub struct FunctionMetrics {
     /// By phase; made at the first cold start, as most functions that idle have had none.
     cold: OnceLock<Box<[Histogram; ColdStart::PHASES.len()]>>,
     refused: [Counter; PARKED.1],
-    instances: [Gauge; 3],
+    instances: [Gauge; State::NAMES.len()],
 }
 
 impl Default for FunctionMetrics {
@@ -211,6 +217,8 @@ impl Default for FunctionMetrics {
             hold_bytes: Gauge::default(),
             crashes: Counter::default(),
             wasted: Counter::default(),
+            freezes: Counter::default(),
+            thaws: Counter::default(),
             busy_seconds: Seconds::default(),
             idle_seconds: Seconds::default(),
             busy_gb_seconds: Seconds::default(),
@@ -224,9 +232,9 @@ impl Default for FunctionMetrics {
 }
 
 impl FunctionMetrics {
-    /// Instances started for this cause.
+    /// Instances started for this cause; those that were thawed are not among them.
     pub fn started(&self, cause: Cause) -> &Counter {
-        &self.started[cause as usize]
+        self.started.get(cause as usize).unwrap_or(&self.thaws)
     }
 
     /// Counts a request that waited for an instance to start.
@@ -323,6 +331,8 @@ impl Collector for Functions {
         )?;
         each!(crashes, "instance_crashes", "Instances that ended on their own");
         each!(wasted, "cold_start_wasted", "Instances that ended without ever having had a request");
+        each!(freezes, "instance_freezes", "Times that an idle instance was frozen instead of ended");
+        each!(thaws, "instance_thaws", "Times that a frozen instance was thawed for requests");
         each!(busy_seconds, "instance_busy_seconds", "Time that instances had requests");
         each!(idle_seconds, "instance_idle_seconds", "Time that instances had none, start and end included");
         each!(

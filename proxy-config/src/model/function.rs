@@ -1,6 +1,6 @@
 //! Functions: revisions that are started on demand.
 
-use super::{Holding, Protocol};
+use super::{Holding, Idle, Protocol};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +26,8 @@ pub struct Revision {
     pub scale: Scale,
     /// How requests are held.
     pub holding: Holding,
+    /// What becomes of instances that are not needed.
+    pub idle: Idle,
     /// When an instance counts as ready, after its port opened.
     pub probe: Probe,
     /// What is run.

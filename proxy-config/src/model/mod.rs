@@ -7,6 +7,7 @@
 mod cluster;
 mod function;
 mod holding;
+mod idle;
 mod listener;
 mod mesh;
 mod route;
@@ -17,6 +18,7 @@ pub use cluster::{
 };
 pub use function::{Aggregation, Command, GlobalScale, Metric, Probe, ProbeAction, Revision, Scale};
 pub use holding::Holding;
+pub use idle::Idle;
 pub use listener::{Bind, Direction, Listener, Table, Tables, VirtualHost};
 pub use mesh::{AccessLog, AccessLogEncoding, Mesh, OutboundMode, PathNormalization};
 pub use route::{

@@ -7,8 +7,8 @@
 use crate::control::reload::changes::Reload;
 use proxy_config::model::{
     Action, Bind, Cluster, Command, Config, DirectResponse, Direction, Endpoints, Forward, HeaderOps,
-    Holding, Limits, Listener, Match, MessageOps, Outlier, PathRewrite, ProbeAction, Protocol, Redirect,
-    RedirectPort, Retry, RetryOn, Revision, Route, StringMatch, Table, Tables, VirtualHost,
+    Holding, Idle, Limits, Listener, Match, MessageOps, Outlier, PathRewrite, ProbeAction, Protocol,
+    Redirect, RedirectPort, Retry, RetryOn, Revision, Route, StringMatch, Table, Tables, VirtualHost,
 };
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -316,6 +316,7 @@ fn revision(revision: &Revision) -> Value {
             "down_delay": length(scale.down_delay),
         },
         "holding": holding(&revision.holding),
+        "idle": idle(revision.idle),
         "probe": probe(revision),
         "command": command(&revision.command),
         "env": revision.env.iter().map(|(name, _)| json!([name, REDACTED])).collect::<Value>(),
@@ -333,6 +334,13 @@ fn holding(holding: &Holding) -> Value {
         "overflow_status": holding.overflow_status,
         "server_timing": holding.server_timing,
     })
+}
+
+fn idle(idle: Idle) -> Value {
+    match idle {
+        Idle::Stop => json!("stop"),
+        Idle::Freeze { most } => json!({ "freeze_for": length(most) }),
+    }
 }
 
 fn probe(revision: &Revision) -> Value {
@@ -409,6 +417,7 @@ mod tests {
             timeout: Duration::from_secs(300),
             scale: Scale::default(),
             holding: Holding::default(),
+            idle: Idle::Stop,
             probe: Probe::default(),
             command: Command::Run(vec!["app".to_owned(), "--password=hush".to_owned()]),
             env: vec![("DB_PASSWORD".to_owned(), "hush".to_owned())],

@@ -51,6 +51,11 @@ impl Unit {
                 self.members.remove(endpoint.id);
                 self.lost += 1;
             }
+            // Nobody waits for it, and nothing is known against its program.
+            Phase::Frozen { .. } => {
+                tracing::warn!(instance = &*instance.name, "the frozen instance {}", exit.how);
+                return;
+            }
             Phase::Draining { .. } | Phase::Starting | Phase::Probing(_) => {}
         }
         if matches!(exit.how, How::NotStarted(_)) {

@@ -211,11 +211,13 @@ impl Fleet {
         metrics.held_bytes.set(i64::try_from(room.bytes()).unwrap_or(i64::MAX));
     }
 
-    /// Ends up to `count` idle instances of other revisions, the longest unused first, because this one has
+    /// Ends up to `count` frozen or else idle instances of other revisions, the longest unused first, because this one has
     /// requests waiting and the process has no room.
     fn make_room(&mut self, now: Instant, key: &Arc<str>, count: u32) {
-        let mut idle = Vec::new();
+        let (mut idle, mut frozen) = (Vec::new(), Vec::new());
         for (other, unit) in &self.units {
+            let asleep = unit.instances.values().filter_map(|i| Some((i.frozen()?, i.id, other.clone())));
+            frozen.extend(asleep);
             // What is ending already will make room too.
             if other == key || unit.hold.waiting() > 0 {
                 continue;
@@ -225,10 +227,20 @@ impl Fleet {
             idle.extend(ready.map(|i| (i.used, i.id, other.clone())).take(spare));
         }
         idle.sort_unstable();
-        let ending: u32 = self.units.values().map(|u| u.instances.len() as u32 - u.present()).sum();
-        for (_, id, other) in idle.into_iter().take(count.saturating_sub(ending) as usize) {
+        frozen.sort_unstable();
+        let awake: u32 = self.units.values().map(|u| u.instances.len() as u32 - u.present()).sum();
+        let ending = awake.saturating_sub(frozen.len() as u32);
+        let mut wanted = count.saturating_sub(ending) as usize;
+        for (_, id, other) in frozen.into_iter().take(wanted) {
+            if let Some(unit) = self.units.get_mut(&other) {
+                unit.give_room(id, &mut self.floor);
+                wanted -= 1;
+            }
+        }
+        for (_, id, other) in idle.into_iter().take(wanted) {
             if let Some(unit) = self.units.get_mut(&other) {
                 unit.retire(now, id, &mut self.floor);
+                unit.give_room(id, &mut self.floor);
             }
         }
     }

@@ -13,11 +13,13 @@ impl Unit {
         let start = self.learned.expected();
         let begun = self.instances.values().filter(|i| i.is_starting()).map(|i| i.since).min();
         let ready = self.count(|instance| instance.ready().is_some());
+        let frozen = self.count(|instance| instance.frozen().is_some());
         let held_back = self.backoff.until(now);
         self.hold.set_outlook(Outlook {
             start,
             ready_at: begun.or(held_back).zip(start).map(|(begins, start)| begins + start),
-            awake: ready > 0,
+            awake: ready > 0 || frozen > 0,
+            frozen: frozen > 0,
             at_most: self.terms.max > 0 && self.present() >= self.terms.max,
             crowded: self.bound && begun.is_none(),
         });
@@ -30,6 +32,7 @@ impl Unit {
         };
         set(State::Starting, self.count(Instance::is_starting));
         set(State::Ready, self.count(|instance| instance.ready().is_some()));
+        set(State::Frozen, self.count(|instance| instance.frozen().is_some()));
         set(
             State::Draining,
             self.count(|instance| matches!(instance.phase, Phase::Draining { .. } | Phase::Stopping)),

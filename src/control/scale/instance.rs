@@ -31,6 +31,15 @@ pub(super) enum Phase {
         /// Since when it drains.
         since: Instant,
     },
+    /// Not among the members, and not running: neither asked for anything nor ended.
+    Frozen {
+        /// Where it listens.
+        address: SocketAddr,
+        /// Since when it was ready.
+        ready: Instant,
+        /// Since when it is frozen.
+        since: Instant,
+    },
     /// Asked to end.
     Stopping,
 }
@@ -42,6 +51,7 @@ impl Phase {
             Phase::Probing(_) => "probing",
             Phase::Ready { .. } => "ready",
             Phase::Draining { .. } => "draining",
+            Phase::Frozen { .. } => "frozen",
             Phase::Stopping => "stopping",
         }
     }
@@ -122,7 +132,7 @@ impl Instance {
     pub fn remember(&mut self) {
         let endpoint = match &self.phase {
             Phase::Ready { endpoint, .. } | Phase::Draining { endpoint, .. } => endpoint,
-            Phase::Starting | Phase::Probing(_) | Phase::Stopping => return,
+            Phase::Starting | Phase::Probing(_) | Phase::Frozen { .. } | Phase::Stopping => return,
         };
         self.worked |= endpoint.granted() > 0;
     }
@@ -136,16 +146,30 @@ impl Instance {
     pub fn ready(&self) -> Option<&Arc<Endpoint>> {
         match &self.phase {
             Phase::Ready { endpoint, .. } => Some(endpoint),
-            Phase::Starting | Phase::Probing(_) | Phase::Draining { .. } | Phase::Stopping => None,
+            _ => None,
         }
+    }
+
+    /// Since when it is frozen, if it is.
+    pub fn frozen(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Frozen { since, .. } => Some(since),
+            _ => None,
+        }
+    }
+
+    /// It takes requests again, at a new endpoint.
+    pub fn again(&mut self, now: Instant) {
+        self.used = now;
+        self.granted = 0;
     }
 
     /// How long it has been ready, if it ever was.
     pub fn ready_for(&self, now: Instant) -> Option<Duration> {
         match &self.phase {
-            Phase::Ready { since, .. } | Phase::Draining { ready: since, .. } => {
-                Some(now.saturating_duration_since(*since))
-            }
+            Phase::Ready { since, .. }
+            | Phase::Draining { ready: since, .. }
+            | Phase::Frozen { ready: since, .. } => Some(now.saturating_duration_since(*since)),
             Phase::Starting | Phase::Probing(_) | Phase::Stopping => None,
         }
     }

@@ -5,7 +5,7 @@
 //! request that comes in between finds another instance, or waits and is seen.
 
 use super::fleet::Floor;
-use super::instance::Phase;
+use super::instance::{Instance, Phase};
 use super::unit::Unit;
 use crate::clock::{Duration, Instant};
 use crate::driver::InstanceId;
@@ -51,7 +51,6 @@ impl Unit {
 
     /// Takes a ready instance from the members, and ends it when it has nothing left.
     pub fn retire(&mut self, now: Instant, id: InstanceId, floor: &mut Floor) {
-        let grace = self.grace();
         let Some(instance) = self.instances.get_mut(&id) else { return };
         let Phase::Ready { endpoint, since } = &instance.phase else { return };
         let (endpoint, ready) = (endpoint.clone(), *since);
@@ -67,9 +66,7 @@ impl Unit {
         endpoint.close();
         self.members.remove(endpoint.id);
         if idle {
-            instance.remember();
-            instance.phase = Phase::Stopping;
-            floor.driver.stop(id, grace);
+            self.rest(now, id, floor);
         } else {
             instance.phase = Phase::Draining { endpoint, ready, since: now };
         }
@@ -79,15 +76,12 @@ impl Unit {
         self.revision.timeout.min(GRACE)
     }
 
-    /// Ends those that have drained.
-    pub fn drain(&mut self, floor: &mut Floor) {
-        let grace = self.grace();
-        for instance in self.instances.values_mut() {
-            if matches!(&instance.phase, Phase::Draining { endpoint, .. } if endpoint.active() == 0) {
-                instance.remember();
-                instance.phase = Phase::Stopping;
-                floor.driver.stop(instance.id, grace);
-            }
+    /// Ends, or freezes, those that have drained.
+    pub fn drain(&mut self, now: Instant, floor: &mut Floor) {
+        let over = |one: &&Instance| matches!(&one.phase, Phase::Draining { endpoint, .. } if endpoint.active() == 0);
+        let ids: Vec<_> = self.instances.values().filter(over).map(|instance| instance.id).collect();
+        for id in ids {
+            self.rest(now, id, floor);
         }
     }
 
@@ -106,7 +100,7 @@ impl Unit {
                     instance.phase = Phase::Stopping;
                     floor.driver.stop(instance.id, grace);
                 }
-                Phase::Draining { .. } | Phase::Stopping => {}
+                Phase::Draining { .. } | Phase::Frozen { .. } | Phase::Stopping => {}
             }
         }
     }
@@ -120,6 +114,7 @@ impl Unit {
         for id in ids {
             self.retire(now, id, floor);
         }
+        self.end_frozen(now, floor);
         self.stop_starting(floor);
     }
 

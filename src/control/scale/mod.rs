@@ -11,6 +11,7 @@ mod begin;
 mod ended;
 mod fleet;
 mod foresee;
+mod frozen;
 mod instance;
 mod leaving;
 mod probe;

@@ -44,6 +44,8 @@ fn function(unit: &Unit, now: Instant) -> Value {
         "starts_by_cause": Cause::ALL.map(|cause| (cause.name().to_owned(), unit.metrics.started(cause).get().into()))
             .into_iter().collect::<serde_json::Map<_, _>>(),
         "cold_starts": unit.metrics.cold_starts.get(),
+        "freezes": unit.metrics.freezes.get(),
+        "thaws": unit.metrics.thaws.get(),
         "wasted_starts": unit.metrics.wasted.get(),
         "busy_seconds": unit.metrics.busy_seconds.get(),
         "idle_seconds": unit.metrics.idle_seconds.get(),
@@ -62,7 +64,7 @@ fn instance(one: &Instance, now: Instant) -> Value {
         Phase::Ready { endpoint, .. } | Phase::Draining { endpoint, .. } => {
             (Some(endpoint.address.port()), endpoint.active())
         }
-        Phase::Probing(address) => (Some(address.port()), 0),
+        Phase::Probing(address) | Phase::Frozen { address, .. } => (Some(address.port()), 0),
         Phase::Starting | Phase::Stopping => (None, 0),
     };
     json!({

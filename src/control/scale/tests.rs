@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+mod frozen;
 mod held;
 mod sim;
 
@@ -22,6 +23,8 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Notes {
     started: Vec<InstanceId>,
     stopped: Vec<InstanceId>,
+    frozen: Vec<InstanceId>,
+    thawed: Vec<InstanceId>,
 }
 
 struct Fake(Arc<Mutex<Notes>>);
@@ -33,6 +36,14 @@ impl Driver for Fake {
 
     fn stop(&mut self, instance: InstanceId, _: Duration) {
         self.0.lock().stopped.push(instance);
+    }
+
+    fn freeze(&mut self, instance: InstanceId) {
+        self.0.lock().frozen.push(instance);
+    }
+
+    fn thaw(&mut self, instance: InstanceId) {
+        self.0.lock().thawed.push(instance);
     }
 }
 

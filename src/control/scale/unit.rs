@@ -169,10 +169,11 @@ impl Unit {
             self.say_slow(now);
             self.hold.expire(now);
             self.ramp(now);
+            self.end_frozen(now, floor);
             self.adjust(now, floor)
         };
         self.account(now);
-        self.drain(floor);
+        self.drain(now, floor);
         self.foresee(now);
         self.next = self.due(now);
         self.gauge();
@@ -202,7 +203,11 @@ impl Unit {
         self.peaks.record(now, plan.wanted, self.terms.horizon());
         self.say_bound(now, &plan, floor);
         let missing = plan.start + plan.short;
-        let start = missing.saturating_sub(self.reopen(missing)).min(floor.room());
+        let since = demand.oldest.unwrap_or(now);
+        let missing = missing - self.reopen(missing);
+        let missing = missing - self.thaw(now, missing, since, floor);
+        let start = missing.min(floor.room());
+        let short = missing - start;
         if start > 0 && self.backoff.until(now).is_none() {
             if from_zero && demand.queued > 0 {
                 self.metrics.cold_starts.inc();
@@ -215,13 +220,12 @@ impl Unit {
                 (false, _, false) => Cause::Kept,
             };
             self.lost = self.lost.saturating_sub(start);
-            let since = demand.oldest.unwrap_or(now);
             (0..start).for_each(|_| self.start(now, asked, (cause, since), floor));
         }
         self.stop_some(now, plan.stop, floor);
         self.bound = plan.bound.is_some();
-        self.starved = plan.short > 0;
-        plan.short
+        self.starved = short > 0;
+        short
     }
 
     /// What this process's own holders ask for. They are one: all workers park in the same hold and take
@@ -294,12 +298,14 @@ impl Unit {
         });
         let drain = drains.min().map(|age| (age / 10).clamp(DRAIN_TICKS.0, DRAIN_TICKS.1));
         let waits = self.hold.waiting() > 0;
-        let tick =
-            (waits || !self.instances.is_empty()).then(|| (self.terms.window / 24).clamp(TICKS.0, TICKS.1));
+        // The frozen need no looks.
+        let busy = waits || self.instances.values().any(|instance| instance.frozen().is_none());
+        let tick = busy.then(|| (self.terms.window / 24).clamp(TICKS.0, TICKS.1));
         let wanted = waits || self.lost > 0 || self.present() < self.terms.min;
         let held = self.backoff.until(now).filter(|_| wanted).map(|until| until - now);
         let step = self.next_step().map(|at| at.saturating_duration_since(now).max(AT_ONCE));
-        drain.into_iter().chain(tick).chain(held).chain(step).min().map(|length| now + length)
+        let end = self.next_end_of_frozen().map(|at| at.saturating_duration_since(now).max(AT_ONCE));
+        drain.into_iter().chain(tick).chain(held).chain(step).chain(end).min().map(|length| now + length)
     }
 }
 

@@ -81,15 +81,16 @@ fn template(cursor: &Cursor<'_>, service: &str) -> Option<RevisionTemplate> {
     };
     let timeout = limited("timeoutSeconds", 600);
     let labels = metadata.field("labels").string_map();
-    let (scale, holding, local_command) = scale::annotations(&annotations);
+    let said = scale::annotations(&annotations);
     Some(RevisionTemplate {
         at: cursor.at(),
         name,
         labels: labels.into_iter().map(|(key, value)| (key.value, value.value)).collect(),
         annotations: annotations.string_map(),
-        scale: Box::new(scale),
-        holding,
-        local_command,
+        scale: Box::new(said.scale),
+        holding: said.holding,
+        idle: said.idle,
+        local_command: said.local_command,
         container_concurrency: limited("containerConcurrency", 1000),
         timeout_seconds: if timeout == 0 { DEFAULT_TIMEOUT_SECONDS } else { timeout },
         container: container(&spec.field("containers"))?,

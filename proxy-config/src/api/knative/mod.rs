@@ -3,6 +3,7 @@
 pub(crate) mod autoscaler;
 mod decode;
 mod holding;
+mod idle;
 mod scale;
 mod service;
 mod shape;

@@ -1,9 +1,9 @@
 //! Annotations of a revision template: autoscaling, and what a local process runs.
 
-use super::holding;
+use super::{holding, idle};
 use crate::api::shape::nearest;
 use crate::decode::Cursor;
-use crate::model::{Aggregation, Holding, Metric, Scale};
+use crate::model::{Aggregation, Holding, Idle, Metric, Scale};
 use crate::report::At;
 use crate::units;
 use std::time::Duration;
@@ -35,8 +35,17 @@ const KEYS: [(&str, &str); 16] = [
     ("algorithm", ""),
 ];
 
+/// What all of them say.
+pub(super) struct Annotations {
+    pub scale: Scale,
+    pub holding: Holding,
+    pub idle: Idle,
+    pub local_command: Option<At<Vec<String>>>,
+}
+
 /// Reads them all; those of others (Istio's, the user's) are left alone.
-pub(super) fn annotations(map: &Cursor<'_>) -> (Scale, Holding, Option<At<Vec<String>>>) {
+pub(super) fn annotations(map: &Cursor<'_>) -> Annotations {
+    let mut idle = idle::Read::default();
     let mut scale = Scale::default();
     let mut holding = Holding::default();
     let mut command = None;
@@ -57,6 +66,8 @@ pub(super) fn annotations(map: &Cursor<'_>) -> (Scale, Holding, Option<At<Vec<St
         } else if let Some(name) = key.value.strip_prefix(holding::PREFIX) {
             if holding::KEYS.contains(&name) {
                 holding::one(name, &value, &mut holding);
+            } else if idle::KEYS.contains(&name) {
+                idle.one(name, value);
             } else {
                 unknown(name, &value);
             }
@@ -73,16 +84,17 @@ pub(super) fn annotations(map: &Cursor<'_>) -> (Scale, Holding, Option<At<Vec<St
     {
         max.error(E, format!("max-scale={} is less than min-scale={}", scale.max, scale.min));
     }
-    (scale, holding, command)
+    Annotations { scale, holding, idle: idle.meaning(), local_command: command }
 }
 
 /// An annotation of ours that means nothing.
 fn unknown(name: &str, value: &Cursor<'_>) {
     let message = format!("unknown annotation \"{}{name}\"", holding::PREFIX);
     let own = LOCAL_COMMAND.strip_prefix(holding::PREFIX);
-    let help = match nearest(name, holding::KEYS.into_iter().chain(own)) {
+    let keys = [&holding::KEYS[..], &idle::KEYS[..]].concat();
+    let help = match nearest(name, keys.iter().copied().chain(own)) {
         Some(near) => format!("did you mean `{}{near}`?", holding::PREFIX),
-        None => format!("known here: {LOCAL_COMMAND}, {}{}", holding::PREFIX, holding::KEYS.join(", ")),
+        None => format!("known here: {LOCAL_COMMAND}, {}{}", holding::PREFIX, keys.join(", ")),
     };
     value.warn_with_help("IST0108", message, help);
 }

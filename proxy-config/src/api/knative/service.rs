@@ -1,7 +1,7 @@
 //! Knative Service: a function, its template and how traffic is split over its revisions.
 
 use crate::api::Meta;
-use crate::model::{Holding, Probe, Scale};
+use crate::model::{Holding, Idle, Probe, Scale};
 use crate::report::{At, Place};
 
 /// `serving.knative.dev` Service.
@@ -30,6 +30,8 @@ pub struct RevisionTemplate {
     pub scale: Box<Scale>,
     /// `pilotlight.dev/…` annotations about held requests, checked, defaults filled in.
     pub holding: Holding,
+    /// `pilotlight.dev/idle` and its kin, checked, defaults filled in.
+    pub idle: Idle,
     /// Annotation `pilotlight.dev/local-command`, split into words.
     pub local_command: Option<At<Vec<String>>>,
     /// `spec.containerConcurrency`; 0: no limit.

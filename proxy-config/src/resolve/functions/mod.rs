@@ -185,6 +185,7 @@ fn build_revision(name: &str, document: &knative::Service, traffic: &Traffic, op
         timeout: Duration::from_secs(u64::from(template.timeout_seconds)),
         scale: (*template.scale).clone(),
         holding: template.holding,
+        idle: template.idle,
         probe: container.readiness.clone(),
         command: command::decide(&written, &allowed),
         env: container.env.clone(),

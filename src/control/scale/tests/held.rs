@@ -3,6 +3,7 @@
 use super::sim::{End, Script, Sim};
 use super::*;
 use crate::clock::wound;
+use proxy_config::model::Idle;
 
 const fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -162,6 +163,9 @@ fn seeded(seed: u64) {
     hello.scale.min = random.u32(0..=1).min(hello.scale.max);
     hello.holding.count = random.u32(3..60);
     hello.holding.age = millis(random.u64(500..20_000));
+    if random.bool() {
+        hello.idle = Idle::Freeze { most: Duration::from_secs(random.u64(1..60)) };
+    }
     let mut at = Duration::ZERO;
     let requests = (0..random.usize(1..300)).map(|_| {
         at += if random.u8(..) < 8 { millis(random.u64(0..30_000)) } else { millis(random.u64(0..40)) };

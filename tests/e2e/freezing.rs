@@ -1,0 +1,102 @@
+//! Functions that are frozen instead of stopped.
+
+use crate::support::process::alive;
+use crate::support::proxy::PILOTLIGHT;
+use crate::support::wait::becomes_true;
+use crate::support::{Proxy, Request, eventually, millis, seconds, yaml};
+use rustix::process::Signal;
+
+const ANNOTATIONS: &str = "autoscaling.knative.dev/window: 6s\npilotlight.dev/idle: freeze";
+
+fn ask(proxy: &Proxy, function: &str) -> Request {
+    proxy.get("/").host(&format!("{function}.default.localhost")).timeout(seconds(30))
+}
+
+/// A frozen function that runs `script` with sh, which ends with an echo, and the pid of that.
+fn frozen(name: &str, script: &str) -> (Proxy, u32) {
+    let annotations = format!("pilotlight.dev/local-command: \"sh -c '{script}'\"\n{ANNOTATIONS}");
+    let proxy = Proxy::with(yaml::function_running(name, "[/app]", &annotations, "")).start();
+    let pid = ask(&proxy, name).send().expect(200).json()["pid"].as_u64().unwrap();
+    let pid = u32::try_from(pid).unwrap();
+    until_frozen(&proxy);
+    (proxy, pid)
+}
+
+#[track_caller]
+fn until_frozen(proxy: &Proxy) {
+    eventually("the instance is frozen", seconds(15), || {
+        let state = &proxy.admin().get("/functions").send().json()["functions"][0]["instances"][0]["state"];
+        (*state == "frozen").then_some(())
+    });
+}
+
+/// State and processor time of every process of a group.
+fn group(leader: u32) -> Vec<(u32, char, u64)> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let of_group = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+        let time = fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?;
+        (fields[2] == leader.to_string()).then(|| (pid, fields[0].chars().next().unwrap_or('?'), time))
+    };
+    pids.filter_map(of_group).collect()
+}
+
+#[test]
+fn a_frozen_function_and_all_it_started_use_no_processor_and_it_goes_on_where_it_was() {
+    let (proxy, pid) = frozen("busy", &format!("(while :; do :; done) & exec {PILOTLIGHT} echo"));
+    let before = group(pid);
+    assert!(before.len() >= 2, "{before:?}");
+    assert!(before.iter().all(|(_, state, _)| *state == 'T' || frozen_by_cgroup(pid)), "{before:?}");
+    std::thread::sleep(millis(300));
+    assert_eq!(group(pid), before, "three tenths of a second are thirty ticks");
+    let gauge = |state| proxy.metrics().sum("pilotlight_instances", &[("state", state)]);
+    assert_eq!((gauge("frozen"), gauge("ready")), (1.0, 0.0));
+
+    let probe = ask(&proxy, "busy").header("user-agent", "kube-probe/1.30").send().expect(200);
+    assert!(probe.text().contains("frozen"), "{}", probe.text());
+    assert_eq!(group(pid), before, "a probe thaws nothing");
+
+    let answer = ask(&proxy, "busy").send().expect(200).json();
+    assert_eq!(
+        (&answer["pid"], &answer["served"]),
+        (&pid.into(), &2.into()),
+        "the same process, its count kept"
+    );
+    eventually("what it started runs again", seconds(5), || (group(pid) != before).then_some(()));
+    assert_eq!(proxy.metrics().sum("pilotlight_instance_thaws_total", &[]), 1.0);
+    until_frozen(&proxy);
+}
+
+fn frozen_by_cgroup(pid: u32) -> bool {
+    let path = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    path.contains("pilotlight")
+}
+
+#[test]
+fn a_frozen_function_hears_that_it_is_to_end() {
+    let script = format!("trap \\\"echo bye; kill $!; exit\\\" TERM; {PILOTLIGHT} echo & wait");
+    let (mut proxy, pid) = frozen("polite", &script);
+    proxy.signal(Signal::TERM);
+    assert!(proxy.exits_within(seconds(15)).success());
+    assert!(proxy.output().contains("bye"), "{}", proxy.output());
+    assert!(!alive(pid));
+}
+
+#[test]
+fn a_proxy_that_is_killed_leaves_no_frozen_function() {
+    let (mut proxy, pid) = frozen("left", &format!("(sleep 1000) & exec {PILOTLIGHT} echo"));
+    let all = group(pid);
+    assert!(all.len() >= 2, "{all:?}");
+    proxy.signal(Signal::KILL);
+    proxy.exits_within(seconds(5));
+    assert!(becomes_true(seconds(5), || all.iter().all(|(pid, ..)| !alive(*pid))), "{:?}", group(pid));
+}
+
+#[test]
+fn a_frozen_function_that_is_taken_out_of_the_configuration_is_ended() {
+    let (proxy, pid) = frozen("gone", &format!("exec {PILOTLIGHT} echo"));
+    proxy.write("config.yaml", &yaml::function("other", "", ""));
+    assert!(becomes_true(seconds(15), || !alive(pid)), "it is still there");
+}
