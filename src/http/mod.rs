@@ -7,6 +7,7 @@ pub mod authority;
 pub mod envoy;
 pub mod grpc;
 pub mod headers;
+pub mod line;
 pub mod normalize;
 pub mod response;
 pub mod seen;

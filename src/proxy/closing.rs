@@ -140,6 +140,6 @@ impl Drop for Closing {
         self.close(now);
         let connection = &*self.connection;
         connection.busy.set(connection.busy.get() - 1);
-        connection.reads_served.set(connection.reads.load(Relaxed));
+        connection.reads_served.set(connection.line.reads.load(Relaxed));
     }
 }

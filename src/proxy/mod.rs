@@ -34,6 +34,7 @@ pub use rescue::Rescue;
 use crate::cluster::Rng;
 use crate::drain::{Counter, Drain};
 use crate::http::headers::{Peer, RequestIds};
+use crate::http::line::Line;
 use crate::limit::Place;
 use crate::record::Direction;
 use crate::snapshot::{Reader, Snapshot};
@@ -44,7 +45,6 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use tower::ServiceBuilder;
 
 /// Bytes of one HTTP/2 request body that are taken before somebody reads it.
@@ -131,9 +131,9 @@ pub struct Connection {
     pub scheme: &'static str,
     /// Exchanges in flight on it.
     pub busy: Cell<u32>,
-    /// Reads from its socket that brought something. Atomic only because hyper wants sockets that can be sent.
-    pub reads: Arc<AtomicU32>,
-    /// `reads` when the last exchange ended: more of them since then are a head under way.
+    /// What its socket and its exchanges tell each other.
+    pub line: Arc<Line>,
+    /// `line.reads` when the last exchange ended: more of them since then are a head under way.
     pub reads_served: Cell<u32>,
     /// Its place among all client connections.
     pub seat: Seat,

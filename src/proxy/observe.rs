@@ -5,6 +5,7 @@ use super::{Closing, Connection};
 use crate::clock;
 use crate::record::{Captured, Record};
 use http::{HeaderValue, Request, header};
+use http_body::Body;
 use hyper::body::Incoming;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -47,6 +48,7 @@ impl<S: Service<Exchange>> Service<Request<Incoming>> for Observe<S> {
 
     fn call(&mut self, request: Request<Incoming>) -> S::Future {
         let connection = &*self.connection;
+        connection.line.framed(request.body().size_hint().exact());
         let snapshot = connection.local.snapshot();
         let mut record = Record::new(
             clock::now(),

@@ -264,6 +264,7 @@ pub(super) fn response(
         change.apply(&mut head.headers, &facts);
     }
     if let Some((_, down, up)) = switch {
+        connection.line.opened();
         return Ok(Reply::Switched(Box::new(Switched { head, down, up, held })));
     }
     let deadline = deadlines.for_body();

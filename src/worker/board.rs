@@ -83,7 +83,7 @@ impl Entry {
         let idle_since = self.idle_since.get().unwrap_or(now);
         self.idle_since.set(Some(idle_since));
         // HTTP/2 has pings and windows to say between requests; hyper bounds its heads.
-        let under_way = !self.http2 && connection.reads.load(Relaxed) != connection.reads_served.get();
+        let under_way = !self.http2 && connection.line.reads.load(Relaxed) != connection.reads_served.get();
         if !under_way {
             self.head_since.set(None);
             if now.saturating_duration_since(idle_since) >= IDLE_PATIENCE {

@@ -3,6 +3,7 @@
 use super::board::{Board, Entry, HEAD_PATIENCE, IDLE_PATIENCE, Word};
 use super::socket::Socket;
 use crate::http::headers::Peer;
+use crate::http::line::Line;
 use crate::proxy::{self, Connection, Local, ResponseBody, STREAM_WINDOW, Seat, Stack};
 use crate::record::Direction;
 use crate::upstream::LocalExec;
@@ -19,7 +20,6 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -64,7 +64,7 @@ pub(super) async fn serve(
     let _ = stream.set_nodelay(true);
     let Ok(address) = stream.local_addr() else { return };
     let Some(http2) = speaks_http2(&stream).await else { return };
-    let reads = Arc::new(AtomicU32::new(0));
+    let line = Arc::new(Line::default());
     let connection = Rc::new(Connection {
         local,
         listener,
@@ -75,12 +75,12 @@ pub(super) async fn serve(
         peer: Peer::new(remote.ip()),
         scheme: "http",
         busy: Cell::new(0),
-        reads: reads.clone(),
+        line: line.clone(),
         reads_served: Cell::new(0),
         seat,
     });
     let entry = board.add(connection.clone(), http2);
-    let socket = Socket::new(stream, reads, connection.local.drain.backlog());
+    let socket = Socket::new(stream, http2, line, connection.local.drain.backlog());
     let stack = Stacked(RefCell::new(proxy::stack(connection)));
     if http2 {
         serve2(socket, stack, &entry).await
@@ -111,7 +111,7 @@ async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
     tokio::time::timeout(HEAD_PATIENCE, look).await.ok()?
 }
 
-async fn serve1(socket: Socket, stack: Stacked, entry: &Entry) {
+async fn serve1(socket: Socket<TcpStream>, stack: Stacked, entry: &Entry) {
     let connection = http1::Builder::new()
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_BUFFER)
@@ -123,7 +123,7 @@ async fn serve1(socket: Socket, stack: Stacked, entry: &Entry) {
     drive(entry, connection.as_mut(), |c| c.graceful_shutdown()).await;
 }
 
-async fn serve2(socket: Socket, stack: Stacked, entry: &Entry) {
+async fn serve2(socket: Socket<TcpStream>, stack: Stacked, entry: &Entry) {
     let connection = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)

@@ -1,52 +1,104 @@
-//! A client's socket as hyper uses it, with a count of the reads that brought something, and a note of whether
-//! it is full.
+//! A client's socket as hyper uses it: its HTTP/1 heads are looked at on the way in, and the board is told what
+//! moves and whether it is full.
 
 use crate::drain::Backlog;
+use crate::http::line::{Inlet, Line};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::task::{Context, Poll};
-use tokio::net::TcpStream;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A counted socket.
+/// A client's socket, or what decrypts it.
 #[derive(Debug)]
-pub(super) struct Socket {
-    stream: TokioIo<TcpStream>,
-    reads: Arc<AtomicU32>,
+pub(super) struct Socket<S> {
+    stream: S,
+    line: Arc<Line>,
+    inlet: Inlet,
+    /// What was read behind a head whose exchange had not begun.
+    held: Vec<u8>,
     backlog: Backlog,
 }
 
-impl Socket {
-    /// Around `stream`, counting into `reads`.
-    pub(super) fn new(stream: TcpStream, reads: Arc<AtomicU32>, backlog: Backlog) -> Socket {
-        Socket { stream: TokioIo::new(stream), reads, backlog }
+impl<S> Socket<S> {
+    /// Around `stream`; `line` is what its exchanges know of it.
+    pub(super) fn new(stream: S, http2: bool, line: Arc<Line>, backlog: Backlog) -> Socket<S> {
+        let inlet = if http2 { Inlet::open() } else { Inlet::default() };
+        Socket { stream, line, inlet, held: Vec::new(), backlog }
+    }
+
+    /// Gives of what is held as much as may pass.
+    #[cold]
+    fn give_held(&mut self, buf: &mut ReadBufCursor<'_>) -> io::Result<()> {
+        let most = self.held.len().min(buf.remaining());
+        let passed = self.inlet.pass(&mut self.held[..most], &self.line);
+        buf.put_slice(&self.held[..passed]);
+        self.held.drain(..passed);
+        if self.held.is_empty() {
+            self.held = Vec::new();
+        }
+        match passed {
+            0 if !self.inlet.is_broken() => Err(unasked()),
+            _ => Ok(()),
+        }
+    }
+
+    fn note_write(&mut self, pending: bool) {
+        self.backlog.note(pending);
+        self.line.blocked.store(u32::from(pending), Relaxed);
+        if !pending {
+            count(&self.line.writes);
+        }
     }
 }
 
-impl Read for Socket {
+/// One thread writes these; the others never look.
+fn count(counter: &AtomicU32) {
+    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+}
+
+/// hyper reads on although the exchange whose head it has read has not begun: it never does.
+#[cold]
+fn unasked() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a body was read before its head was understood")
+}
+
+impl<S: AsyncRead + Unpin> Read for Socket<S> {
     #[inline]
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if polled.is_ready() {
-            // One thread writes this; the others never look.
-            self.reads.store(self.reads.load(Relaxed).wrapping_add(1), Relaxed);
+        let this = self.get_mut();
+        if !this.held.is_empty() {
+            return Poll::Ready(this.give_held(&mut buf));
         }
-        polled
+        // SAFETY: nothing is ever made uninitialized: `ReadBuf` only fills it.
+        let mut read = ReadBuf::uninit(unsafe { buf.as_mut() });
+        ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
+        count(&this.line.reads);
+        let came = read.filled_mut();
+        let passed = this.inlet.pass(came, &this.line);
+        if passed < came.len() {
+            if passed == 0 && !this.inlet.is_broken() {
+                return Poll::Ready(Err(unasked()));
+            }
+            this.held.extend_from_slice(&came[passed..]);
+        }
+        // SAFETY: so many bytes, and more, have been filled.
+        unsafe { buf.advance(passed) };
+        Poll::Ready(Ok(()))
     }
 }
 
-impl Write for Socket {
+impl<S: AsyncWrite + Unpin> Write for Socket<S> {
     #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.backlog.note(polled.is_pending());
+        self.note_write(polled.is_pending());
         polled
     }
 
@@ -70,7 +122,7 @@ impl Write for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.backlog.note(polled.is_pending());
+        self.note_write(polled.is_pending());
         polled
     }
 }

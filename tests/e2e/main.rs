@@ -31,4 +31,5 @@ mod reload;
 mod retries;
 mod routing;
 mod smoke;
+mod smuggling;
 mod upstreams;

@@ -9,6 +9,7 @@ pub mod origin;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod recorder;
 pub mod tools;
 pub mod wait;
 pub mod yaml;
