@@ -148,10 +148,26 @@ faults! {
     WaitsForItself: Operator, Park, 508, 9, Never, "UO", "function_waits_for_itself", "this call would wait for a slot that its own caller holds: the functions call each other in a circle";
     /// A health check of a function at zero, which wakes nothing.
     HealthCheckAtZero: Downstream, Park, 503, 14, Never, "UH", "health_check_at_zero", "the function is at zero; a health check does not start it";
+    /// The deadline passed while an instance was started and did not listen yet.
+    ListensLate: Upstream, Park, 504, 4, Never, "UT", "function_listens_late", "the function was started and did not listen on its port in time for this request";
+    /// The function was started, and never listened on its port.
+    NeverListened: Upstream, Park, 503, 14, Never, "UH", "function_never_listened", "the function did not listen on its port";
     /// The function did not become ready.
     NeverReady: Upstream, Park, 503, 14, Never, "UH", "function_not_ready", "the function did not become ready";
     /// The function exits instead of becoming ready.
     Crashed: Upstream, Park, 503, 14, Never, "UF", "function_crashed", "the function crashed while starting";
+    /// The function listens, and exits before it is ready or right after.
+    ExitedEarly: Upstream, Park, 503, 14, Never, "UF", "function_exited_early", "the function opened its port and exited at once";
+    /// The function crashed at every one of its last starts; nothing is started for a while.
+    CrashLoop: Upstream, Park, 503, 14, Never, "UF", "function_crash_loop", "the function crashes whenever it is started; it is tried again later";
+    /// The function becomes ready and exits, again and again; nothing is started for a while.
+    Flapping: Upstream, Park, 503, 14, Never, "UF", "function_flapping", "the function becomes ready and exits again and again; it is tried again later";
+    /// Another process took the port that was chosen for the function.
+    PortTaken: Upstream, Park, 503, 14, Never, "UF", "function_port_taken", "the port chosen for the function was taken by another process";
+    /// The function's command cannot be run: it is not there, or not a program.
+    CannotStart: Operator, Park, 503, 14, Never, "UH", "function_cannot_start", "the function's command cannot be run";
+    /// As many instances were started lately as may be.
+    StartsLimited: Proxy, Park, 503, 14, Never, "UO", "function_starts_limited", "too many functions were started lately";
     /// The function's command may not be run on this host.
     NotRunnable: Operator, Park, 503, 14, Never, "UH", "function_not_runnable", "the function may not be run here; the proxy's log says which flag allows it";
     /// The function was removed while the request was held.
@@ -174,6 +190,8 @@ faults! {
     Disconnected: Upstream, Wait, 503, 14, IfIdempotent, "UC", "upstream_reset_before_response_started{connection_termination}", "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
     /// The upstream reset the stream before a response head.
     StreamReset: Upstream, Wait, 503, 14, IfIdempotent, "UR", "upstream_reset_before_response_started{remote_reset}", "upstream connect error or disconnect/reset before headers. reset reason: remote reset";
+    /// The instance of a function exited before a response head.
+    InstanceExited: Upstream, Wait, 503, 14, IfIdempotent, "UC", "function_exited", "the function exited while it worked on this request";
     /// The upstream's answer is not HTTP.
     BadResponse: Upstream, Wait, 502, 13, IfIdempotent, "UPE", "upstream_reset_before_response_started{protocol_error}", "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
     /// perTryTimeout passed.

@@ -90,7 +90,8 @@ pub struct Hold<G> {
     rung: AtomicBool,
     waiting: AtomicUsize,
     arrivals: AtomicU64,
-    /// Turned away because it would have come too late for them, since the scaler looked last.
+    /// Turned away since the scaler looked last, because an instance would have come too late for them or
+    /// none is started for a while.
     missed: AtomicUsize,
     inner: Mutex<Inner<G>>,
 }
@@ -163,19 +164,33 @@ impl<G> Hold<G> {
     }
 
     /// What somebody is told who is turned away with `kind`, beside what the fault itself says.
-    pub fn advice(&self, kind: Kind) -> Advice {
+    pub fn advice(&self, now: Instant, kind: Kind) -> Advice {
         let inner = self.inner.lock();
         match kind {
             Kind::HoldFull | Kind::HoldBytesFull | Kind::HoldCeiling => {
                 inner.outlook.advice(inner.limits.overflow_status)
             }
             Kind::StartTooLate => inner.outlook.advice(0),
+            Kind::NeverListened
+            | Kind::NeverReady
+            | Kind::Crashed
+            | Kind::ExitedEarly
+            | Kind::CrashLoop
+            | Kind::Flapping
+            | Kind::PortTaken
+            | Kind::CannotStart
+            | Kind::StartsLimited => inner.outlook.after_failure(now),
             _ => Advice::default(),
         }
     }
 
+    /// What a deadline that passes in this hold is due to.
+    pub fn too_late(&self) -> Kind {
+        if self.inner.lock().outlook.deaf { Kind::ListensLate } else { Kind::HoldTimeout }
+    }
+
     /// How many were turned away, since this was asked last, because an instance would have come too late
-    /// for them. They want it all the same: those who try again will find it.
+    /// for them or none is started for a while. They want it all the same: those who try again will find it.
     pub fn take_missed(&self) -> usize {
         self.missed.swap(0, Ordering::SeqCst)
     }
@@ -193,7 +208,7 @@ impl<G> Hold<G> {
     ///
     /// # Errors
     /// `HoldFull` and `HoldBytesFull` at this hold's limits, `HoldCeiling` at those of the process,
-    /// `StartTooLate`, `WaitsForItself`.
+    /// `StartTooLate`, `WaitsForItself`; while nothing is started for a while, the reason for that.
     pub fn park(self: &Arc<Self>, ask: Ask, again: impl FnOnce() -> Option<G>) -> Result<Parked<G>, Kind> {
         let mut inner = self.inner.lock();
         self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -211,13 +226,17 @@ impl<G> Hold<G> {
         if place.is_err() {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
         }
-        if place == Err(Kind::StartTooLate) {
+        if matches!(place, Err(Turned { counts: true, .. })) {
             self.missed.fetch_add(1, Ordering::SeqCst);
         }
-        if matches!(place, Ok(_) | Err(Kind::StartTooLate)) && !self.rung.swap(true, Ordering::SeqCst) {
+        if matches!(place, Ok(_) | Err(Turned { counts: true, .. }))
+            && !self.rung.swap(true, Ordering::SeqCst)
+        {
             self.bell.ring_for(self.number);
         }
-        place.map(|place| Parked::Wait(Ticket { hold: Arc::clone(self), place: Some(place) }))
+        place
+            .map_err(|turned| turned.kind)
+            .map(|place| Parked::Wait(Ticket { hold: Arc::clone(self), place: Some(place) }))
     }
 
     /// Hands what `next` gives to the oldest (in overload: to the newest), until it gives nothing or nobody
@@ -286,23 +305,39 @@ impl<G> Hold<G> {
     }
 }
 
+/// Why there is no place, and whether an instance is wanted all the same.
+#[derive(Clone, Copy)]
+struct Turned {
+    kind: Kind,
+    counts: bool,
+}
+
+impl From<Kind> for Turned {
+    fn from(kind: Kind) -> Turned {
+        Turned { kind, counts: false }
+    }
+}
+
 impl<G> Inner<G> {
     /// A place in line, or why there is none.
-    fn place(&mut self, ask: &Ask) -> Result<u32, Kind> {
+    fn place(&mut self, ask: &Ask) -> Result<u32, Turned> {
+        if let Some(kind) = self.outlook.refusal(ask.now) {
+            return Err(Turned { kind, counts: true });
+        }
         if ask.inside && self.outlook.at_most {
-            return Err(Kind::WaitsForItself);
+            return Err(Kind::WaitsForItself.into());
         }
         let expected = self.outlook.expected(ask.now);
         if expected.zip(ask.deadline).is_some_and(|(expected, deadline)| deadline < expected) {
-            return Err(Kind::StartTooLate);
+            return Err(Turned { kind: Kind::StartTooLate, counts: true });
         }
         if self.queue.waiting() >= self.limits.count {
-            return Err(Kind::HoldFull);
+            return Err(Kind::HoldFull.into());
         }
         if self.queue.bytes().saturating_add(ask.bytes) > self.limits.bytes {
-            return Err(Kind::HoldBytesFull);
+            return Err(Kind::HoldBytesFull.into());
         }
-        self.queue.push(ask.now, ask.deadline, ask.bytes).ok_or(Kind::HoldCeiling)
+        self.queue.push(ask.now, ask.deadline, ask.bytes).ok_or(Kind::HoldCeiling.into())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What those who begin to wait have to expect, as the scaler last saw it.
 
 use crate::clock::{Duration, Instant};
-use crate::fault::Advice;
+use crate::fault::{Advice, Kind};
 
 /// Said by the scaler at each look. Without one nothing is expected, and nobody is turned away for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,12 @@ pub struct Outlook {
     pub at_most: bool,
     /// More is wanted than may be started, and nothing is on its way: only finished work makes room.
     pub crowded: bool,
+    /// Something was started, and nothing listens yet.
+    pub deaf: bool,
+    /// Nothing is started before this.
+    pub again: Option<Instant>,
+    /// Until then, by `again`, nobody is let in: this is why.
+    pub shut: Option<Kind>,
 }
 
 impl Outlook {
@@ -31,9 +37,24 @@ impl Outlook {
         }
     }
 
+    /// Why somebody who comes now is not let in, although he is counted.
+    pub fn refusal(&self, now: Instant) -> Option<Kind> {
+        self.shut.filter(|_| self.again.is_some_and(|again| now < again))
+    }
+
+    /// What somebody is told whom a failed start concerns: to come back when the next may be made.
+    pub fn after_failure(&self, now: Instant) -> Advice {
+        let pause = self.again.map_or(Duration::ZERO, |again| again.saturating_duration_since(now));
+        Advice { retry_after: whole(pause), status: 0 }
+    }
+
     /// What somebody who is turned away is told: to come back when a start should be over, in whole seconds.
     pub fn advice(&self, status: u16) -> Advice {
-        let seconds = self.start.map_or(1.0, |start| start.as_secs_f64().ceil().clamp(1.0, 3600.0));
-        Advice { retry_after: seconds as u16, status }
+        Advice { retry_after: self.start.map_or(1, whole), status }
     }
+}
+
+/// Whole seconds, at least one, within an hour.
+fn whole(length: Duration) -> u16 {
+    length.as_secs_f64().ceil().clamp(1.0, 3600.0) as u16
 }

@@ -199,12 +199,13 @@ fn advice_comes_from_what_was_learned() {
         (Kind::HoldFull, Some(2_100), (3, 429)),
         (Kind::HoldCeiling, None, (1, 429)),
         (Kind::StartTooLate, Some(90_000), (90, 0)),
-        (Kind::Crashed, Some(5_000), (0, 0)),
+        (Kind::Crashed, Some(5_000), (1, 0)),
+        (Kind::Removed, Some(5_000), (0, 0)),
     ];
     for (kind, start, want) in rows {
         let hold = hold(HoldLimits { overflow_status: 429, ..HoldLimits::default() });
         hold.set_outlook(Outlook { start: start.map(Duration::from_millis), ..Outlook::default() });
-        let advice = hold.advice(kind);
+        let advice = hold.advice(clock::now(), kind);
         assert_eq!((advice.retry_after, advice.status), want, "{kind:?}");
     }
 }

@@ -106,13 +106,8 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     engine.begin(first)?;
     let mesh = engine.address_of("mesh");
     let settings = Settings::here(mesh).map_err(|error| format!("functions cannot be started: {error}"))?;
-    let setup = Setup {
-        registry,
-        telemetry: telemetry.clone(),
-        bell,
-        ceiling: args.max_instances,
-        flavour: args.autoscaler.into(),
-    };
+    let (ceiling, flavour, pace) = (args.max_instances, args.autoscaler.into(), args.pace());
+    let setup = Setup { registry, telemetry: telemetry.clone(), bell, ceiling, flavour, pace };
     let scaler = Scaler::spawn(setup, |events| Box::new(Processes::new(settings, events)));
     let lookups = engine.clone();
     let discover = Discover::spawn(discover::System::default(), move |event| lookups.found(event));

@@ -3,6 +3,7 @@
 use super::LoadArgs;
 use super::values::{self, PortMap};
 use crate::autoscaler::Flavour;
+use crate::control::scale::Pace;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,6 +81,28 @@ pub struct RunArgs {
           value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = "Process", hide_env_values = true)]
     pub max_instances: u32,
 
+    /// Instances of all functions together that are started in a second, in the long run; 0: no limit
+    #[arg(
+        long,
+        value_name = "N",
+        env = "PILOTLIGHT_START_RATE",
+        default_value_t = 50,
+        help_heading = "Process",
+        hide_env_values = true
+    )]
+    pub start_rate: u32,
+
+    /// The same for each function's revision
+    #[arg(
+        long,
+        value_name = "N",
+        env = "PILOTLIGHT_FUNCTION_START_RATE",
+        default_value_t = 10,
+        help_heading = "Process",
+        hide_env_values = true
+    )]
+    pub function_start_rate: u32,
+
     /// Requests that wait for functions, of all functions together, at most
     #[arg(
         long,
@@ -139,6 +162,13 @@ pub struct RunArgs {
     pub drain_timeout: Duration,
 }
 
+impl RunArgs {
+    /// How many instances may be started in a while.
+    pub fn pace(&self) -> Pace {
+        Pace { process: self.start_rate.into(), function: self.function_start_rate.into() }
+    }
+}
+
 /// `--autoscaler`.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Autoscaler {
@@ -192,6 +222,7 @@ mod tests {
         assert_eq!((args.drain_delay.as_secs(), args.drain_timeout.as_secs()), (0, 30));
         assert_eq!((args.load.namespace.as_str(), args.load.domain.as_str()), ("default", "localhost"));
         assert_eq!((args.max_instances, args.max_held, args.max_held_bytes), (64, 100_000, 256 << 20));
+        assert_eq!((args.start_rate, args.function_start_rate), (50, 10));
         assert_eq!(args.autoscaler, super::Autoscaler::Pilotlight);
         assert!(!args.strict && !args.load.exec_all && !args.load.stand_in);
     }

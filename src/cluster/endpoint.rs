@@ -4,7 +4,7 @@ use super::{Health, Members};
 use crate::record::Birth;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 const CLOSED: u64 = 1 << 63;
 
@@ -31,6 +31,8 @@ pub struct Endpoint {
     state: AtomicU64,
     /// Slots ever granted, so that work shorter than a look is still seen.
     granted: AtomicU64,
+    /// What was behind it has exited.
+    ended: AtomicBool,
 }
 
 impl Endpoint {
@@ -61,6 +63,7 @@ impl Endpoint {
             limit: AtomicU32::new(limit),
             state: AtomicU64::new(0),
             granted: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
         }
     }
 
@@ -93,6 +96,17 @@ impl Endpoint {
     /// Takes no more exchanges; those it has go on.
     pub fn close(&self) {
         self.state.fetch_or(CLOSED, SeqCst);
+    }
+
+    /// The instance behind it has exited: it takes no more exchanges, and those it has come to nothing.
+    pub fn end(&self) {
+        self.close();
+        self.ended.store(true, SeqCst);
+    }
+
+    /// Whether the instance behind it has exited.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(SeqCst)
     }
 
     /// Takes exchanges again.

@@ -14,6 +14,7 @@ pub(crate) mod tests;
 pub mod watchdog;
 
 pub use launch::Surroundings;
+pub use output::Tail;
 
 use crate::clock::Duration;
 use proxy_config::model::Revision;
@@ -44,6 +45,8 @@ pub enum Event {
         instance: InstanceId,
         /// Its process, where it is one of this host.
         pid: Option<u32>,
+        /// The last lines of its standard error, as they come.
+        stderr: Tail,
     },
     /// Its port accepts connections.
     Listening {
@@ -68,6 +71,8 @@ pub struct Exit {
     pub how: How,
     /// The last lines of its standard error, oldest first.
     pub stderr: Vec<String>,
+    /// Another process listens on the port that was chosen for it.
+    pub port_taken: bool,
 }
 
 /// How an instance ended.

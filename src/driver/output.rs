@@ -16,9 +16,10 @@ use tokio::sync::mpsc;
 const LINE: usize = 8 * 1024;
 /// Chunks that wait for the writing thread.
 const QUEUE: usize = 64;
-/// Lines that are kept for a report of a crash, and bytes of each.
+/// Lines that are kept for a report of a crash, bytes of each, and bytes of all.
 const TAIL: usize = 20;
 const TAIL_LINE: usize = 512;
+const TAIL_BYTES: usize = 4096;
 /// How long the last lines are waited for when the proxy ends.
 const LAST: Duration = Duration::from_millis(200);
 
@@ -33,16 +34,16 @@ type Chunk = (Stream, Vec<u8>);
 
 /// The last lines of an instance's standard error.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tail(Arc<Mutex<VecDeque<String>>>);
+pub struct Tail(Arc<Mutex<VecDeque<String>>>);
 
 impl Tail {
     fn push(&self, line: &[u8]) {
         let line = &line[..line.len().min(TAIL_LINE)];
         let mut lines = self.0.lock();
-        if lines.len() == TAIL {
+        lines.push_back(String::from_utf8_lossy(line).into_owned());
+        while lines.len() > TAIL || lines.iter().map(String::len).sum::<usize>() > TAIL_BYTES {
             lines.pop_front();
         }
-        lines.push_back(String::from_utf8_lossy(line).into_owned());
     }
 
     /// Oldest first.

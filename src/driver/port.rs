@@ -36,6 +36,11 @@ pub(super) fn free(taken: &HashSet<u16>) -> io::Result<u16> {
     Ok(last)
 }
 
+/// Whether nobody listens on a port.
+pub(super) fn is_free(port: u16) -> bool {
+    bind(port).is_ok()
+}
+
 /// Binds and lets go again. On every address: an instance may listen on more than the loopback one.
 fn bind(port: u16) -> io::Result<u16> {
     let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;

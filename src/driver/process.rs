@@ -27,7 +27,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 /// How long the last lines of an instance that ended are waited for.
-const LAST_LINES: Duration = Duration::from_millis(200);
+const LAST_LINES: Duration = Duration::from_millis(5);
+/// How long output that nobody waits for is still passed on after the end.
+const ECHO: Duration = Duration::from_millis(200);
 /// Between signals to a group that was killed and has not ended.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Between looks for the end of a process where the kernel cannot tell of it.
@@ -141,7 +143,8 @@ impl Processes {
             pumps.spawn(tools.output.pump(pipe, Stream::Err, &order.name, Some(tail.clone())));
         }
         // A receiver that is gone needs no events, here and below.
-        let _ = events.send(Event::Started { instance: order.id, pid: Some(child.id()) });
+        let _ =
+            events.send(Event::Started { instance: order.id, pid: Some(child.id()), stderr: tail.clone() });
         tools.ready.watch(order.id, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let mind = Mind {
             id: order.id,
@@ -162,7 +165,7 @@ impl Processes {
 impl Driver for Processes {
     fn start(&mut self, order: Order) {
         if let Err(why) = self.spawn(&order) {
-            let exit = Exit { how: How::NotStarted(why), stderr: Vec::new() };
+            let exit = Exit { how: How::NotStarted(why), stderr: Vec::new(), port_taken: false };
             let _ = self.events.send(Event::Exited { instance: order.id, exit });
         }
     }
@@ -268,13 +271,22 @@ impl Mind {
             },
             Err(error) => How::NotStarted(error.to_string()),
         };
-        let all = async { while self.pumps.join_next().await.is_some() {} };
-        // Whoever else holds the pipes open left the group, and is not waited for.
-        let _ = tokio::time::timeout(LAST_LINES, all).await;
+        // Whoever else holds the pipes open left the group, and is not waited for; what requests wait for is
+        // the word that it has ended.
+        let over = tokio::time::timeout(LAST_LINES, drained(&mut self.pumps)).await.is_ok();
+        let port_taken = !port::is_free(self.port);
         self.shared.lock().ports.remove(&self.port);
-        let exit = Exit { how, stderr: self.tail.lines() };
+        let exit = Exit { how, stderr: self.tail.lines(), port_taken };
         let _ = self.events.send(Event::Exited { instance: self.id, exit });
+        if !over {
+            // What comes after that is of no instance any more.
+            let _ = tokio::time::timeout(ECHO, drained(&mut self.pumps)).await;
+        }
     }
+}
+
+async fn drained(pumps: &mut tokio::task::JoinSet<()>) {
+    while pumps.join_next().await.is_some() {}
 }
 
 /// Something that becomes readable when the process ends; none where the kernel has no such thing.

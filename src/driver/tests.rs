@@ -152,7 +152,7 @@ fn a_crash_comes_with_its_last_words() {
     run(async |mut driver, mut events| {
         driver.start(order(&["sh", "-c", "echo out; echo no database >&2; exit 3"]));
         let exit = exited(&mut events).await;
-        assert_eq!(exit, Exit { how: How::Code(3), stderr: vec!["no database".into()] });
+        assert_eq!(exit, Exit { how: How::Code(3), stderr: vec!["no database".into()], port_taken: false });
     });
 }
 

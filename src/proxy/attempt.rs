@@ -10,7 +10,7 @@ use super::copy::{HeadCopy, Kept};
 use super::deadline::Deadlines;
 use super::prepare::{self, Outbound};
 use super::retry::{self, Failure, Verdict};
-use crate::clock;
+use crate::clock::{self, Duration};
 use crate::cluster::{Permit, Slot};
 use crate::fault::{Blame, Fault, Kind};
 use crate::http::grpc;
@@ -24,6 +24,9 @@ use smallvec::SmallVec;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// Between looks whether an instance has exited, and how many.
+const MOMENT: (Duration, u32) = (Duration::from_millis(1), 8);
 
 /// One exchange's attempts.
 pub(super) struct Attempts<'a> {
@@ -94,7 +97,7 @@ impl Attempts<'_> {
                 }
                 return match outcome {
                     Ok(response) => self.reply(response),
-                    Err(missed) => Err(missed.fault),
+                    Err(missed) => Err(self.why(missed.fault).await),
                 };
             }
             // Connection and slot are free for others while this exchange backs off.
@@ -103,6 +106,28 @@ impl Attempts<'_> {
             self.tries.endpoints.push(endpoint);
             self.back_off(verdict).await?;
         }
+    }
+
+    /// The fault, or that of an instance whose end it was. Its connections break a moment before anybody can
+    /// know that it exited, so that moment is waited for.
+    #[cold]
+    async fn why(&mut self, fault: Fault) -> Fault {
+        let broken = matches!(
+            fault.kind,
+            Kind::Disconnected | Kind::StreamReset | Kind::NotSent | Kind::ConnectFailure
+        );
+        let Some(slot) = self.hands.slot.as_ref().filter(|slot| broken && slot.endpoint().birth().is_some())
+        else {
+            return fault;
+        };
+        let endpoint = slot.endpoint().clone();
+        for _ in 0..MOMENT.1 {
+            if endpoint.has_ended() {
+                return Fault { kind: Kind::InstanceExited, ..fault };
+            }
+            tokio::time::sleep(MOMENT.0).await;
+        }
+        fault
     }
 
     /// One try, from dispatch to the response's head.

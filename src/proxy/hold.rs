@@ -100,12 +100,17 @@ impl Attempts<'_> {
 
     /// A fault of the hold, counted, with what the client is to be told.
     fn refused(&self, kind: Kind) -> Fault {
+        let hold = self.destination.cluster.members.hold();
+        let kind = match (kind, hold) {
+            (Kind::HoldTimeout, Some(hold)) => hold.too_late(),
+            (kind, _) => kind,
+        };
         let function = self.destination.function.as_ref();
         if let Some(counter) = function.and_then(|function| function.refused(kind)) {
             counter.inc();
         }
-        match self.destination.cluster.members.hold() {
-            Some(hold) => Fault::advised(kind, hold.advice(kind)),
+        match hold {
+            Some(hold) => Fault::advised(kind, hold.advice(clock::now(), kind)),
             None => kind.into(),
         }
     }

@@ -50,6 +50,10 @@ pub struct Metrics {
     pub lines_dropped: Counter,
     /// Instances running now, of all functions.
     pub instances: Gauge,
+    /// Times that an instance was to be started and had to wait, because many were started lately.
+    pub starts_put_off: Counter,
+    /// Instances that may be started now before others have to wait; below zero: a debt.
+    pub starts_left: Gauge,
     /// Requests held now, of all functions.
     pub held: Gauge,
     /// Bytes that they keep in memory.
@@ -83,6 +87,7 @@ impl Metrics {
         counter("config_reloads", "Configurations that were loaded and served", &self.reloads);
         counter("config_reloads_failed", "Configurations refused as a whole", &self.reloads_failed);
         counter("access_log_dropped_lines", "Access log lines that were not written", &self.lines_dropped);
+        counter("starts_put_off", "Starts put off because many were made lately", &self.starts_put_off);
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| {
             registry.register(format!("pilotlight_{name}"), help, gauge.clone());
         };
@@ -90,6 +95,7 @@ impl Metrics {
         gauge("upstream_connections", "Connections to endpoints open now", &self.upstream_connections);
         gauge("config_quarantined", "Objects kept out of the configuration by an error", &self.quarantined);
         gauge("instances_running", "Instances running now, of all functions", &self.instances);
+        gauge("starts_left", "Starts that may be made now before others are put off", &self.starts_left);
         gauge("held_requests", "Requests held now, of all functions", &self.held);
         gauge("held_bytes", "Bytes kept in memory by requests held now, of all functions", &self.held_bytes);
         registry.register(
@@ -186,6 +192,8 @@ pub struct FunctionMetrics {
     pub hold_bytes: Gauge,
     /// Instances that ended on their own.
     pub crashes: Counter,
+    /// 1 while nobody waits for the next start, because those before failed.
+    pub circuit_open: Gauge,
     /// Instances that ended without ever having had a request.
     pub wasted: Counter,
     /// Times that an instance was frozen.
@@ -216,6 +224,7 @@ impl Default for FunctionMetrics {
             hold_depth: Gauge::default(),
             hold_bytes: Gauge::default(),
             crashes: Counter::default(),
+            circuit_open: Gauge::default(),
             wasted: Counter::default(),
             freezes: Counter::default(),
             thaws: Counter::default(),
@@ -330,6 +339,11 @@ impl Collector for Functions {
             rows,
         )?;
         each!(crashes, "instance_crashes", "Instances that ended on their own");
+        each!(
+            circuit_open,
+            "crash_circuit_open",
+            "1 while nobody waits for the next start after failed ones"
+        );
         each!(wasted, "cold_start_wasted", "Instances that ended without ever having had a request");
         each!(freezes, "instance_freezes", "Times that an idle instance was frozen instead of ended");
         each!(thaws, "instance_thaws", "Times that a frozen instance was thawed for requests");

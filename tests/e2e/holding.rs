@@ -120,7 +120,7 @@ fn functions_that_call_each_other_in_a_circle_are_told_when_they_wait_for_themse
     let answer = answer.json();
     let call = &answer["calls"][0]["answer"]["calls"][0];
     assert_eq!(call["status"], 508, "{answer}");
-    assert!(proxy.access_line(&["/circle"]).contains("function_waits_for_itself"), "{}", proxy.output());
+    assert!(proxy.access_line(&["GET /circle"]).contains("function_waits_for_itself"), "{}", proxy.output());
     let headers = ask(&proxy, "ping", "/").header("x-pilotlight-lineage", "default/ping-00001").send().json();
     assert_eq!(headers["headers"]["x-pilotlight-lineage"], "default/ping-00001", "once: ours");
 }

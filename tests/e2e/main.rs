@@ -17,6 +17,7 @@ mod chaos;
 mod clients;
 mod discovery;
 mod examples;
+mod failures;
 mod freezing;
 mod functions;
 mod harness;

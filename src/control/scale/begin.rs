@@ -2,6 +2,7 @@
 //!
 //! What became of those that do not get that far is in `ended`. Nothing here decides how many there are.
 
+use super::backoff::Failure;
 use super::ended::Crash;
 use super::fleet::Floor;
 use super::instance::{Instance, Phase};
@@ -66,17 +67,20 @@ impl Unit {
         let late = |i: &&Instance| i.is_starting() && now.saturating_duration_since(i.since) >= PROGRESS;
         let ids: Vec<_> = self.instances.values().filter(late).map(|instance| instance.id).collect();
         for id in ids {
-            self.never_ready(now, id, format!("was not ready within {} s", PROGRESS.as_secs()), floor);
+            let how = format!("was not ready within {} s", PROGRESS.as_secs());
+            self.never_ready(now, id, how, floor);
         }
     }
 
     fn never_ready(&mut self, now: Instant, id: InstanceId, how: String, floor: &mut Floor) {
         let grace = self.grace();
         let Some(instance) = self.instances.get_mut(&id) else { return };
+        let kind = if instance.listening.is_some() { Kind::NeverReady } else { Kind::NeverListened };
+        let failure = Failure { kind, since: instance.since, ready: None };
         instance.phase = Phase::Stopping;
         floor.driver.stop(id, grace);
-        let crash = Crash::new(instance, how, Vec::new());
-        self.failed(now, crash, None, Kind::NeverReady, floor);
+        let crash = Crash::given_up(instance, kind, how);
+        self.failed(now, crash, failure, floor);
     }
 
     /// An instance's port accepts.
@@ -121,6 +125,7 @@ impl Unit {
         instance.ramp = unlimited.then_some(now);
         instance.phase = Phase::Ready { endpoint: endpoint.clone(), since: now };
         instance.used = now;
+        self.backoff.succeeded();
         self.members.insert(endpoint);
         let served = self.members.offer();
         let took = now.saturating_duration_since(instance.since);

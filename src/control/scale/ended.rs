@@ -3,6 +3,7 @@
 //! Those that were asked to leave and did are in `leaving`. Nothing is started again here: what is missing is
 //! seen at the next look.
 
+use super::backoff::Failure;
 use super::fleet::Floor;
 use super::instance::{Instance, Phase};
 use super::unit::Unit;
@@ -11,18 +12,40 @@ use crate::driver::{Exit, How, InstanceId};
 use crate::fault::Kind;
 use std::sync::Arc;
 
+/// An instance that ends so soon after it was ready had only opened its port.
+const EARLY: Duration = Duration::from_secs(1);
+
 /// The last instance that ended on its own.
 #[derive(Debug)]
 pub(super) struct Crash {
     pub instance: Arc<str>,
     pub at: SystemTime,
+    pub kind: Kind,
     pub how: String,
+    /// Its exit status, or the signal that ended it.
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
     pub stderr: Vec<String>,
 }
 
 impl Crash {
-    pub fn new(instance: &Instance, how: String, stderr: Vec<String>) -> Crash {
-        Crash { instance: instance.name.clone(), at: clock::wall(), how, stderr }
+    /// One that ended.
+    fn new(instance: &Instance, kind: Kind, exit: Exit) -> Crash {
+        let (code, signal) = match exit.how {
+            How::Code(code) => (Some(code), None),
+            How::Signal(signal) => (None, Some(signal)),
+            How::NotStarted(_) => (None, None),
+        };
+        let name = instance.name.clone();
+        let (how, stderr) = (exit.how.to_string(), exit.stderr);
+        Crash { instance: name, at: clock::wall(), kind, how, code, signal, stderr }
+    }
+
+    /// One that has to be ended.
+    pub fn given_up(instance: &Instance, kind: Kind, how: String) -> Crash {
+        let stderr = instance.stderr.lines();
+        let name = instance.name.clone();
+        Crash { instance: name, at: clock::wall(), kind, how, code: None, signal: None, stderr }
     }
 }
 
@@ -37,6 +60,7 @@ impl Unit {
         }
         self.next = Some(now);
         let ready = instance.ready_for(now);
+        let kind = class(&instance, &exit, ready);
         match &instance.phase {
             Phase::Stopping => {
                 tracing::info!(instance = &*instance.name, "stopped");
@@ -47,7 +71,7 @@ impl Unit {
                 return;
             }
             Phase::Ready { endpoint, .. } => {
-                endpoint.close();
+                endpoint.end();
                 self.members.remove(endpoint.id);
                 self.lost += 1;
             }
@@ -56,31 +80,45 @@ impl Unit {
                 tracing::warn!(instance = &*instance.name, "the frozen instance {}", exit.how);
                 return;
             }
-            Phase::Draining { .. } | Phase::Starting | Phase::Probing(_) => {}
+            Phase::Draining { endpoint, .. } => endpoint.end(),
+            Phase::Starting | Phase::Probing(_) => {}
         }
         if matches!(exit.how, How::NotStarted(_)) {
             self.lost = 0;
         }
-        let crash = Crash::new(&instance, exit.how.to_string(), exit.stderr);
-        self.failed(now, crash, ready, Kind::Crashed, floor);
+        let crash = Crash::new(&instance, kind, exit);
+        self.failed(now, crash, Failure { kind, since: instance.since, ready }, floor);
     }
 
-    /// Notes an instance that ended, or had to be ended, on its own account. `ready`: for how long it was.
-    pub fn failed(
-        &mut self,
-        now: Instant,
-        crash: Crash,
-        ready: Option<Duration>,
-        kind: Kind,
-        floor: &mut Floor,
-    ) {
+    /// Notes an instance that ended, or had to be ended, on its own account. Where nothing is left and there
+    /// is no hope that the next comes soon, those who wait are told.
+    pub fn failed(&mut self, now: Instant, crash: Crash, failure: Failure, floor: &mut Floor) {
         self.crashes += 1;
         self.metrics.crashes.inc();
-        self.backoff.failed(now, ready, floor.random.f64());
-        let hopeless = ready.is_none() && self.present() == 0;
-        let refused = if hopeless { self.hold.refuse(kind) } else { 0 };
+        self.backoff.failed(now, failure, floor.random.f64());
+        let mut refused = 0;
+        if self.present() == 0 {
+            self.backoff.nothing_left();
+            // What newcomers and those who are answered are told agrees.
+            self.foresee(now);
+            let first = failure.ready.is_none() && failure.kind != Kind::PortTaken;
+            let told = self.backoff.shut(now).or(first.then_some(failure.kind));
+            refused = told.map_or(0, |kind| self.hold.refuse(kind));
+        }
         let last_line = crash.stderr.last().map_or("", String::as_str);
-        tracing::warn!(instance = &*crash.instance, refused, last_line, "the instance {}", crash.how);
+        let class = failure.kind.name();
+        tracing::warn!(instance = &*crash.instance, class, refused, last_line, "the instance {}", crash.how);
         self.last_crash = Some(crash);
+    }
+}
+
+/// Which failure it is.
+fn class(instance: &Instance, exit: &Exit, ready: Option<Duration>) -> Kind {
+    match (&exit.how, &instance.phase, ready) {
+        (How::NotStarted(_), ..) => Kind::CannotStart,
+        (_, Phase::Starting, _) if exit.port_taken => Kind::PortTaken,
+        (_, Phase::Starting, _) => Kind::Crashed,
+        (.., Some(ready)) if ready >= EARLY => Kind::Flapping,
+        _ => Kind::ExitedEarly,
     }
 }

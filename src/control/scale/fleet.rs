@@ -3,6 +3,7 @@
 //! Synchronous, with time as an argument: the task around it waits, this decides.
 
 use super::Setup;
+use super::pace::Bucket;
 use super::probe::Probing;
 use super::unit::Unit;
 use crate::autoscaler::{Flavour, Kpa};
@@ -26,8 +27,12 @@ pub(super) struct Floor {
     pub ceiling: u32,
     /// Instances that were ordered and have not ended.
     pub live: u32,
+    /// What may be started of all revisions together in a while.
+    pub pace: Bucket,
     /// Probes to be started.
     pub probes: Vec<Probing>,
+    /// Starts that were put off since this was read.
+    pub put_off: u64,
     pub random: fastrand::Rng,
     owners: HashMap<InstanceId, Arc<str>>,
     next: InstanceId,
@@ -54,6 +59,8 @@ pub(super) struct Fleet {
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
     flavour: Flavour,
+    /// Starts a second of one revision.
+    pace: f64,
     holds: HashMap<u64, Arc<str>>,
     ending: bool,
 }
@@ -70,7 +77,9 @@ impl Fleet {
             driver,
             ceiling: setup.ceiling,
             live: 0,
+            pace: Bucket::new(setup.pace.process, setup.ceiling.saturating_mul(2)),
             probes: Vec::new(),
+            put_off: 0,
             random: fastrand::Rng::new(),
             owners: HashMap::new(),
             next: 0,
@@ -81,6 +90,7 @@ impl Fleet {
             registry: setup.registry,
             telemetry: setup.telemetry,
             flavour: setup.flavour,
+            pace: setup.pace.function,
             holds: HashMap::new(),
             ending: false,
         }
@@ -127,7 +137,8 @@ impl Fleet {
         self.holds.insert(hold.number(), key.clone());
         let metrics = self.telemetry.function(&key);
         let kpa = Kpa::of(self.flavour, revision, now);
-        self.units.insert(key, Unit::new(revision.clone(), members, hold, metrics, kpa));
+        let pace = Bucket::new(self.pace, self.floor.ceiling);
+        self.units.insert(key, Unit::new(revision.clone(), members, hold, metrics, kpa, pace));
     }
 
     /// Somebody began to wait. The first is seen at once; those who come right after are seen together, so
@@ -144,10 +155,11 @@ impl Fleet {
     /// Something happened to an instance.
     pub fn event(&mut self, now: Instant, event: Event) {
         match event {
-            Event::Started { instance, pid } => {
+            Event::Started { instance, pid, stderr } => {
                 self.with(now, instance, |unit, _| {
                     if let Some(instance) = unit.instances.get_mut(&instance) {
                         instance.pid = pid;
+                        instance.stderr = stderr;
                         instance.spawned = Some(now);
                     }
                 });
@@ -207,6 +219,8 @@ impl Fleet {
         }
         let (metrics, room) = (&self.telemetry.metrics, self.registry.room());
         metrics.instances.set(i64::from(self.floor.live));
+        metrics.starts_left.set(self.floor.pace.level() as i64);
+        metrics.starts_put_off.inc_by(std::mem::take(&mut self.floor.put_off));
         metrics.held.set(i64::try_from(room.held()).unwrap_or(i64::MAX));
         metrics.held_bytes.set(i64::try_from(room.bytes()).unwrap_or(i64::MAX));
     }

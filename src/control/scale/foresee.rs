@@ -14,7 +14,10 @@ impl Unit {
         let begun = self.instances.values().filter(|i| i.is_starting()).map(|i| i.since).min();
         let ready = self.count(|instance| instance.ready().is_some());
         let frozen = self.count(|instance| instance.frozen().is_some());
-        let held_back = self.backoff.until(now);
+        let held_back = self.backoff.until(now).or(self.put_off.filter(|until| *until > now));
+        let gone = self.present() + frozen == 0;
+        let shut = self.backoff.shut(now).or_else(|| self.starts_limited(now)).filter(|_| gone);
+        self.metrics.circuit_open.set(i64::from(self.backoff.shut(now).is_some() && gone));
         self.hold.set_outlook(Outlook {
             start,
             ready_at: begun.or(held_back).zip(start).map(|(begins, start)| begins + start),
@@ -22,6 +25,9 @@ impl Unit {
             frozen: frozen > 0,
             at_most: self.terms.max > 0 && self.present() >= self.terms.max,
             crowded: self.bound && begun.is_none(),
+            deaf: ready == 0 && begun.is_some() && !self.instances.values().any(|i| i.listening.is_some()),
+            again: held_back,
+            shut,
         });
     }
 

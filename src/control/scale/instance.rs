@@ -3,7 +3,7 @@
 use super::account::Cost;
 use crate::clock::{Duration, Instant};
 use crate::cluster::Endpoint;
-use crate::driver::InstanceId;
+use crate::driver::{InstanceId, Tail};
 use crate::record::{Birth, Cause};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,6 +62,8 @@ pub(super) struct Instance {
     pub id: InstanceId,
     pub name: Arc<str>,
     pub pid: Option<u32>,
+    /// The last it said.
+    pub stderr: Tail,
     /// When it was ordered.
     pub since: Instant,
     /// Why, and since when the oldest had waited then.
@@ -103,6 +105,7 @@ impl Instance {
             id,
             name,
             pid: None,
+            stderr: Tail::default(),
             since: now,
             cause,
             spawned: None,

@@ -14,6 +14,7 @@ mod foresee;
 mod frozen;
 mod instance;
 mod leaving;
+mod pace;
 mod probe;
 mod ramp;
 mod report;
@@ -28,6 +29,7 @@ use crate::cluster::Registry;
 use crate::driver::{Driver, Event, InstanceId};
 use crate::telemetry::Telemetry;
 use fleet::Fleet;
+pub use pace::Pace;
 use parking_lot::Mutex;
 use proxy_config::model::Revision;
 use std::collections::HashMap;
@@ -52,6 +54,8 @@ pub struct Setup {
     pub ceiling: u32,
     /// Whose arithmetic decides how many.
     pub flavour: Flavour,
+    /// How many may be started in a while.
+    pub pace: Pace,
 }
 
 /// The scaler's handle. Dropping it does not stop the task; `shutdown` does.

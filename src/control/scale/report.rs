@@ -54,6 +54,8 @@ fn function(unit: &Unit, now: Instant) -> Value {
         "crashes": unit.crashes,
         "last_crash": unit.last_crash.as_ref().map(crash),
         "back_off_seconds": unit.backoff.until(now).map(|until| seconds(until, now)),
+        "circuit": unit.backoff.shut(now).map_or("closed", |_| "open"),
+        "put_off_seconds": unit.put_off.map(|until| seconds(until, now)),
         "starved": unit.starved,
         "removed": unit.removed.is_some(),
     })
@@ -75,6 +77,7 @@ fn instance(one: &Instance, now: Instant) -> Value {
         "in_flight": in_flight,
         "age_seconds": seconds(now, one.since),
         "unused_seconds": seconds(now, one.used),
+        "stderr": one.stderr.lines(),
     })
 }
 
@@ -84,6 +87,9 @@ fn crash(crash: &Crash) -> Value {
         "instance": &*crash.instance,
         "at_unix_seconds": at.as_secs(),
         "how": crash.how,
+        "fault": crash.kind.name(),
+        "exit_status": crash.code,
+        "signal": crash.signal,
         "stderr": crash.stderr,
     })
 }

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+mod failing;
 mod frozen;
 mod held;
 mod sim;
@@ -59,7 +60,14 @@ struct World {
 fn setup(ceiling: u32) -> Setup {
     let bell = Arc::new(Bell::new());
     let registry = Arc::new(Registry::new(bell.clone(), Arc::default()));
-    Setup { registry, telemetry: Telemetry::new(1), bell, ceiling, flavour: Flavour::default() }
+    Setup {
+        registry,
+        telemetry: Telemetry::new(1),
+        bell,
+        ceiling,
+        flavour: Flavour::default(),
+        pace: Pace::default(),
+    }
 }
 
 fn revision(name: &str, concurrency: u32, max: u32) -> Revision {
@@ -73,7 +81,11 @@ fn revision(name: &str, concurrency: u32, max: u32) -> Revision {
 
 impl World {
     fn new(ceiling: u32, revisions: &[Revision]) -> World {
-        let (setup, notes) = (setup(ceiling), Arc::<Mutex<Notes>>::default());
+        World::of(setup(ceiling), revisions)
+    }
+
+    fn of(setup: Setup, revisions: &[Revision]) -> World {
+        let notes = Arc::<Mutex<Notes>>::default();
         let (registry, bell) = (setup.registry.clone(), setup.bell.clone());
         let fleet = Fleet::new(setup, Box::new(Fake(notes.clone())));
         let mut world = World { fleet, registry, bell, notes, now: clock::now() };
@@ -121,7 +133,7 @@ impl World {
     }
 
     fn exit(&mut self, instance: InstanceId) {
-        let exit = Exit { how: How::Code(1), stderr: vec!["no database".into()] };
+        let exit = Exit { how: How::Code(1), stderr: vec!["no database".into()], port_taken: false };
         self.fleet.event(self.now, Event::Exited { instance, exit });
     }
 
@@ -385,7 +397,7 @@ fn what_never_listens_is_given_up() {
     world.wind(599 * SECOND);
     assert!(answer(&mut ticket).is_none());
     world.wind(2 * SECOND);
-    assert_eq!(fault(&mut ticket), Some(Kind::NeverReady));
+    assert_eq!(fault(&mut ticket), Some(Kind::NeverListened));
     assert_eq!(world.stopped(), [1]);
 }
 

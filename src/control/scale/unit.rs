@@ -5,6 +5,7 @@ use super::ended::Crash;
 use super::fleet::Floor;
 use super::foresee::limits;
 use super::instance::{Instance, Phase};
+use super::pace::{Bucket, PATIENCE};
 use crate::activator::{Hold, Learned};
 use crate::autoscaler::{Bound, Demand, Facts, Kpa, Load, Peaks, Plan, Settings, Terms};
 use crate::clock::{Duration, Instant};
@@ -71,6 +72,12 @@ pub(super) struct Unit {
     pub lost: u32,
     /// More was wanted at the last look than may be had.
     pub bound: bool,
+    /// What may be started of it in a while.
+    pub pace: Bucket,
+    /// Until when a start is put off, because many were made lately.
+    pub put_off: Option<Instant>,
+    /// Somebody was turned away while nothing is started, so one instance is, when it may be.
+    trial: bool,
     generation: u64,
     refused: Said,
     bounded: Said,
@@ -83,6 +90,7 @@ impl Unit {
         hold: Arc<Hold<Slot>>,
         metrics: Arc<FunctionMetrics>,
         kpa: Kpa,
+        pace: Bucket,
     ) -> Unit {
         hold.set_limits(limits(&revision));
         Unit {
@@ -106,6 +114,9 @@ impl Unit {
             sent: 0,
             lost: 0,
             bound: false,
+            pace,
+            put_off: None,
+            trial: false,
             generation: 0,
             refused: Said::default(),
             bounded: Said::default(),
@@ -206,9 +217,10 @@ impl Unit {
         let since = demand.oldest.unwrap_or(now);
         let missing = missing - self.reopen(missing);
         let missing = missing - self.thaw(now, missing, since, floor);
-        let start = missing.min(floor.room());
-        let short = missing - start;
-        if start > 0 && self.backoff.until(now).is_none() {
+        let room = floor.room();
+        let start = self.may_start(now, missing.min(room), floor);
+        let short = missing.saturating_sub(room);
+        if start > 0 {
             if from_zero && demand.queued > 0 {
                 self.metrics.cold_starts.inc();
             }
@@ -220,6 +232,7 @@ impl Unit {
                 (false, _, false) => Cause::Kept,
             };
             self.lost = self.lost.saturating_sub(start);
+            self.trial = false;
             (0..start).for_each(|_| self.start(now, asked, (cause, since), floor));
         }
         self.stop_some(now, plan.stop, floor);
@@ -243,14 +256,53 @@ impl Unit {
             in_flight = 1;
         }
         self.generation += 1;
+        let missed = self.hold.take_missed();
+        // Who was turned away in vain still wants an instance when one may be started.
+        self.trial &= self.present() == 0;
+        self.trial |= missed > 0 && self.foreseen_shut(now);
+        let queued = (self.hold.waiting() + missed).max(usize::from(self.trial));
         Demand {
             holder: 0,
             generation: self.generation,
-            queued: u32::try_from(self.hold.waiting() + self.hold.take_missed()).unwrap_or(u32::MAX),
+            queued: u32::try_from(queued).unwrap_or(u32::MAX),
             in_flight,
             oldest: self.hold.oldest(),
             expires: now + TICKS.1,
         }
+    }
+
+    /// How many of `count` instances may be started now. Notes until when the others are put off.
+    fn may_start(&mut self, now: Instant, count: u32, floor: &mut Floor) -> u32 {
+        self.put_off = None;
+        if count == 0 || self.backoff.until(now).is_some() {
+            return 0;
+        }
+        self.put_off = self.pace.empty_until(now).max(floor.pace.empty_until(now));
+        if self.put_off.is_some() {
+            floor.put_off += 1;
+            if let Some(kind) = self.starts_limited(now).filter(|_| self.present() == 0) {
+                self.foresee(now);
+                self.trial |= self.hold.refuse(kind) > 0;
+            }
+            return 0;
+        }
+        let alone = self.backoff.tries_alone();
+        let count = if alone { count.min(1_u32.saturating_sub(self.present())) } else { count };
+        self.pace.take(count);
+        floor.pace.take(count);
+        count
+    }
+
+    /// Whether who comes now is not worth waiting for what is put off.
+    pub fn starts_limited(&self, now: Instant) -> Option<Kind> {
+        self.put_off
+            .filter(|until| until.saturating_duration_since(now) > PATIENCE)
+            .map(|_| Kind::StartsLimited)
+    }
+
+    /// Whether those who come are turned away until something may be started.
+    fn foreseen_shut(&self, now: Instant) -> bool {
+        self.backoff.shut(now).is_some() || self.put_off.is_some()
     }
 
     fn say_bound(&mut self, now: Instant, plan: &Plan, floor: &Floor) {
@@ -301,8 +353,9 @@ impl Unit {
         // The frozen need no looks.
         let busy = waits || self.instances.values().any(|instance| instance.frozen().is_none());
         let tick = busy.then(|| (self.terms.window / 24).clamp(TICKS.0, TICKS.1));
-        let wanted = waits || self.lost > 0 || self.present() < self.terms.min;
-        let held = self.backoff.until(now).filter(|_| wanted).map(|until| until - now);
+        let wanted = waits || self.trial || self.lost > 0 || self.present() < self.terms.min;
+        let until = self.backoff.until(now).max(self.put_off);
+        let held = until.filter(|_| wanted).map(|until| until.saturating_duration_since(now).max(AT_ONCE));
         let step = self.next_step().map(|at| at.saturating_duration_since(now).max(AT_ONCE));
         let end = self.next_end_of_frozen().map(|at| at.saturating_duration_since(now).max(AT_ONCE));
         drain.into_iter().chain(tick).chain(held).chain(step).chain(end).min().map(|length| now + length)

@@ -117,7 +117,7 @@ fn a_queue_that_is_full_says_so_and_when_to_come_back() {
     world.wind(millis(2_400));
     world.listen(1);
     drop(answer(&mut tickets[0]));
-    let advice = world.members("hello").hold().unwrap().advice(Kind::HoldFull);
+    let advice = world.members("hello").hold().unwrap().advice(clock::now(), Kind::HoldFull);
     assert_eq!((advice.retry_after, advice.status), (3, 429));
 }
 
@@ -131,7 +131,10 @@ fn what_was_started_is_accounted_for() {
     let second = world.wait("hello");
     world.hear();
     drop(second);
-    world.fleet.event(world.now, Event::Started { instance: 1, pid: Some(std::process::id()) });
+    world.fleet.event(
+        world.now,
+        Event::Started { instance: 1, pid: Some(std::process::id()), stderr: Default::default() },
+    );
     world.wind(2 * SECOND);
     (1..=2).for_each(|instance| world.listen(instance));
     let slot = answer(&mut first).unwrap().unwrap();
