@@ -3,6 +3,7 @@
 //! Loading is total and the same at start-up and on every reload. What cannot be read is set aside and its
 //! last good version stays; nothing here opens a file.
 
+use crate::api::istio::Suspect;
 use crate::api::mesh::MeshConfig;
 use crate::api::{self, Object};
 use crate::lint;
@@ -79,8 +80,8 @@ pub fn load(files: &[File], options: &Options, previous: Option<&Loaded>) -> Loa
     }
     let mesh_file = reading.mesh_file(options);
     let objects = reading.finish();
-    let Reading { mut problems, quarantined, .. } = reading;
-    let input = Input::new(&objects);
+    let Reading { mut problems, quarantined, suspects, .. } = reading;
+    let input = Input::new(&objects, &suspects);
     let resolved = resolve::resolve(&input, mesh_file.as_deref(), options, &mut problems);
     lint::check(&input, &resolved.registry, &mut problems);
     let config = resolved.config;
@@ -104,6 +105,7 @@ struct Reading<'a> {
     bad: BTreeSet<ObjectRef>,
     problems: Vec<Problem>,
     quarantined: BTreeSet<ObjectRef>,
+    suspects: Vec<Suspect>,
 }
 
 impl<'a> Reading<'a> {
@@ -126,6 +128,7 @@ impl<'a> Reading<'a> {
             self.objects.extend(parsed.objects.into_iter().map(Arc::new));
             self.bad.extend(parsed.bad);
         }
+        self.suspects.extend(parsed.suspects);
     }
 
     /// Keeps what was last read from a file; false when nothing was.
@@ -177,6 +180,9 @@ impl<'a> Reading<'a> {
             let place = |object: &Arc<Object>| (object.meta().file.clone(), object.meta().at);
             place(a).cmp(&place(b))
         });
+        // Of what was good once, the last good version asks what it asked.
+        let never_good = |suspect: &Suspect| objects.iter().all(|o| o.meta().object != suspect.meta.object);
+        self.suspects.retain(never_good);
         self.refuse_repeated(objects)
     }
 
@@ -190,6 +196,10 @@ impl<'a> Reading<'a> {
                 Some(earlier) if !may_repeat(&object) && !same_revision(earlier, &object) => {
                     self.problems.push(repeated(earlier, &object));
                     self.quarantined.insert(key.0);
+                    if let Some(selection) = object.selection().filter(|_| **earlier != *object) {
+                        let (meta, selection) = (object.meta().clone(), Some(selection.clone()));
+                        self.suspects.push(Suspect { meta, selection });
+                    }
                 }
                 _ => {
                     first.entry(key).or_insert_with(|| object.clone());

@@ -2,6 +2,7 @@
 //!
 //! Each function takes text and gives a value or the reason why not; none of them panics.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Go's syntax: `1h30m`, `1.5s`, `100ms`, `0`. Longest: about 292 years, as in Go.
@@ -141,6 +142,21 @@ pub fn base64(text: &str) -> Result<Vec<u8>, String> {
         return Err("invalid base64".to_owned());
     }
     Ok(out)
+}
+
+/// An address or a block of addresses: network and length of its prefix.
+pub fn block(text: &str) -> Result<(IpAddr, u8), String> {
+    let (address, length) =
+        text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    let bad = || format!("{text:?} is not an IP address or CIDR block");
+    let address: IpAddr = address.parse().map_err(|_| bad())?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let length = match length {
+        None => longest,
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().map_err(|_| bad())?,
+        Some(_) => return Err(bad()),
+    };
+    if length > longest { Err(bad()) } else { Ok((address, length)) }
 }
 
 #[cfg(test)]

@@ -78,11 +78,12 @@ fn all_functions_together_stay_under_the_ceiling() {
 
 #[test]
 fn what_does_not_act_yet_is_said_and_never_silent() {
-    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny-all}\nspec: {}\n---\n";
+    let policy =
+        "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: log-all}\nspec: {}\n---\n";
     let unknown = "apiVersion: jaegertracing.io/v1\nkind: Jaeger\nmetadata: {name: simplest}\n---\n";
     let proxy = Proxy::with(format!("{policy}{unknown}{}", yaml::function("hello", "", ""))).start();
     let line = proxy.logs("not enforced yet");
-    assert!(line.contains("deny-all") || proxy.log().contains("deny-all"), "{line}");
+    assert!(line.contains("log-all") || proxy.log().contains("log-all"), "{line}");
     proxy.get("/").host("hello.default.localhost").send().expect(200);
 }
 

@@ -125,9 +125,9 @@ static WORKLOAD_ENTRY: [Field; 5] = with_spec(istio::later::WORKLOAD_ENTRY);
 static WORKLOAD_GROUP: [Field; 5] = with_spec(istio::later::WORKLOAD_GROUP);
 static PROXY_CONFIG: [Field; 5] = with_optional_spec(istio::later::PROXY_CONFIG);
 static ENVOY_FILTER: [Field; 5] = with_optional_spec(istio::later::ENVOY_FILTER);
-static PEER_AUTHENTICATION: [Field; 5] = with_optional_spec(istio::later::PEER_AUTHENTICATION);
-static REQUEST_AUTHENTICATION: [Field; 5] = with_optional_spec(istio::later::REQUEST_AUTHENTICATION);
-static AUTHORIZATION_POLICY: [Field; 5] = with_optional_spec(istio::later::AUTHORIZATION_POLICY);
+static PEER_AUTHENTICATION: [Field; 5] = with_optional_spec(istio::security::PEER_AUTHENTICATION);
+static REQUEST_AUTHENTICATION: [Field; 5] = with_optional_spec(istio::security::REQUEST_AUTHENTICATION);
+static AUTHORIZATION_POLICY: [Field; 5] = with_optional_spec(istio::security::AUTHORIZATION_POLICY);
 static TELEMETRY: [Field; 5] = with_optional_spec(istio::later::TELEMETRY);
 static WASM_PLUGIN: [Field; 5] = with_spec(istio::later::WASM_PLUGIN);
 static SERVICE: [Field; 5] = with_optional_spec(kubernetes::SERVICE);
@@ -181,27 +181,19 @@ pub(super) static KINDS: [Kind; 25] = [
     later(NETWORKING, "WorkloadGroup", ISTIO_VERSIONS, &WORKLOAD_GROUP, nothing_more),
     later(NETWORKING, "ProxyConfig", &["v1beta1"], &PROXY_CONFIG, nothing_more),
     later(NETWORKING, "EnvoyFilter", &["v1alpha3"], &ENVOY_FILTER, nothing_more),
-    later(
-        SECURITY,
-        "PeerAuthentication",
-        SECURITY_VERSIONS,
-        &PEER_AUTHENTICATION,
-        istio::later::peer_authentication,
-    ),
-    later(
+    acting(SECURITY, "PeerAuthentication", SECURITY_VERSIONS, Some(&PEER_AUTHENTICATION), |root, meta| {
+        Some(Object::PeerAuthentication(istio::security::peer_authentication(root, meta)))
+    }),
+    acting(
         SECURITY,
         "RequestAuthentication",
         SECURITY_VERSIONS,
-        &REQUEST_AUTHENTICATION,
-        istio::later::request_authentication,
+        Some(&REQUEST_AUTHENTICATION),
+        |root, meta| Some(Object::RequestAuthentication(istio::security::request_authentication(root, meta))),
     ),
-    later(
-        SECURITY,
-        "AuthorizationPolicy",
-        SECURITY_VERSIONS,
-        &AUTHORIZATION_POLICY,
-        istio::later::authorization_policy,
-    ),
+    acting(SECURITY, "AuthorizationPolicy", SECURITY_VERSIONS, Some(&AUTHORIZATION_POLICY), |root, meta| {
+        Some(Object::AuthorizationPolicy(istio::security::authorization_policy(root, meta)))
+    }),
     later("telemetry.istio.io", "Telemetry", &["v1", "v1alpha1"], &TELEMETRY, istio::later::telemetry),
     later("extensions.istio.io", "WasmPlugin", &["v1alpha1"], &WASM_PLUGIN, nothing_more),
     unused("", "ConfigMap", V1, KindRole::MayHoldMesh),

@@ -1,12 +1,13 @@
 //! MeshConfig: settings of the whole mesh, wherever they are written.
 
 mod decode;
+mod providers;
 mod shape;
 
 pub(crate) use decode::{decode, from_config_map};
 
 use super::Meta;
-use crate::model::{AccessLogEncoding, OutboundMode, PathNormalization, TlsVersion};
+use crate::model::{AccessLogEncoding, ExtAuthz, OutboundMode, PathNormalization, TlsVersion};
 use crate::report::At;
 
 /// MeshConfig, from `data.mesh` of the ConfigMap `istio`, from `meshConfig:` of a Helm or IstioOperator
@@ -37,4 +38,19 @@ pub struct MeshConfig {
     pub min_tls: Option<TlsVersion>,
     /// `enableAutoMtls`.
     pub auto_mtls: Option<bool>,
+    /// `extensionProviders` that decide for CUSTOM policies.
+    pub ext_authz: Vec<Provider>,
+}
+
+/// `extensionProviders[]` with `envoyExtAuthzHttp` or `envoyExtAuthzGrpc`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Provider {
+    /// Of the service in the object: `extensionProviders[0].envoyExtAuthzHttp.service`.
+    pub path: String,
+    /// `service`: `[namespace/]host`.
+    pub service: At<String>,
+    /// `port`.
+    pub port: u16,
+    /// The rest; `cluster` and `authority` are not known yet.
+    pub authz: ExtAuthz,
 }

@@ -86,6 +86,12 @@ pub enum Object {
     DestinationRule(istio::DestinationRule),
     /// Istio ServiceEntry.
     ServiceEntry(istio::ServiceEntry),
+    /// Istio PeerAuthentication.
+    PeerAuthentication(istio::PeerAuthentication),
+    /// Istio RequestAuthentication.
+    RequestAuthentication(istio::RequestAuthentication),
+    /// Istio AuthorizationPolicy.
+    AuthorizationPolicy(istio::AuthorizationPolicy),
     /// Kubernetes Service.
     Service(kubernetes::Service),
     /// Kubernetes EndpointSlice.
@@ -100,7 +106,7 @@ pub enum Object {
     Autoscaler(Box<knative::Autoscaler>),
     /// MeshConfig.
     Mesh(mesh::MeshConfig),
-    /// A kind that is checked but does not act yet (PeerAuthentication and the like), or is only known by
+    /// A kind that is checked but does not act yet (Telemetry and the like), or is only known by
     /// name (Secret, ConfigMap, Namespace).
     Inert(Meta),
 }
@@ -113,6 +119,9 @@ impl Object {
             Object::VirtualService(o) => &o.meta,
             Object::DestinationRule(o) => &o.meta,
             Object::ServiceEntry(o) => &o.meta,
+            Object::PeerAuthentication(o) => &o.meta,
+            Object::RequestAuthentication(o) => &o.meta,
+            Object::AuthorizationPolicy(o) => &o.meta,
             Object::Service(o) => &o.meta,
             Object::EndpointSlice(o) => &o.meta,
             Object::Pod(o) => &o.meta,
@@ -121,6 +130,16 @@ impl Object {
             Object::Autoscaler(o) => &o.meta,
             Object::Mesh(o) => &o.meta,
             Object::Inert(meta) => meta,
+        }
+    }
+
+    /// Whom it asks something of callers for, where it is an object that does.
+    pub(crate) fn selection(&self) -> Option<&istio::Selection> {
+        match self {
+            Object::PeerAuthentication(o) => Some(&o.selection),
+            Object::RequestAuthentication(o) => Some(&o.selection),
+            Object::AuthorizationPolicy(o) => Some(&o.selection),
+            _ => None,
         }
     }
 }
@@ -136,4 +155,6 @@ pub struct Parsed {
     pub broken: bool,
     /// Objects with an error, to be set aside: their last good version stays, else they are absent.
     pub bad: Vec<ObjectRef>,
+    /// What the bad ones (and those that a syntax error hides) would have asked of callers, and of whose.
+    pub suspects: Vec<istio::Suspect>,
 }

@@ -2,7 +2,7 @@
 
 use super::kinds::{self, Found, Kind, KindRole};
 use super::mesh::{self, MeshConfig};
-use super::{Meta, Object, Parsed, knative, shape};
+use super::{Meta, Object, Parsed, istio, knative, shape};
 use crate::decode::{Cursor, Findings};
 use crate::document::{self, Document, Node, Value};
 use crate::model::ObjectRef;
@@ -20,6 +20,9 @@ pub fn parse(path: &Path, text: &str, default_namespace: &str) -> Parsed {
     reader.out.problems.extend(read.problems);
     for document in &read.documents {
         reader.document(document);
+    }
+    if reader.out.broken {
+        reader.out.suspects.extend(istio::security::lost(&reader.file, text, default_namespace));
     }
     reader.out
 }
@@ -135,7 +138,11 @@ impl<'a> Reader<'a> {
                 self.out.problems.extend(faults.iter().cloned());
                 let message = format!("there is no kind {name} of {api_version}: ignored");
                 let help = format!("did you mean `{}`?", kind.name);
-                self.problem(Level::Warning, "SC006", at, message, Some(&help));
+                // What was to be asked of callers must not be lost by a slip.
+                let suspect = istio::security::suspect(&self.meta(root, kind), None, &[]);
+                let level = if suspect.is_some() { Level::Error } else { Level::Warning };
+                self.out.suspects.extend(suspect);
+                self.problem(level, "SC006", at, message, Some(&help));
             }
             Found::Unknown => {
                 self.out.problems.extend(faults.iter().cloned());
@@ -159,23 +166,30 @@ impl<'a> Reader<'a> {
             let help = Some(format!("write apiVersion: {}", kind.api_version()));
             findings.add_with_help(Level::Error, "SC005", "apiVersion", at, message, help);
         }
-        let name = meta.object.clone();
+        let (identity, name) = (meta.clone(), meta.object.clone());
         let object = if let Some(lost) = lost_indentation(root, kind) {
             // One clear error; whatever else is found would only follow from it.
             let findings = Findings::new(Some(meta.object), self.file.clone());
             findings.add_with_help(Level::Error, "SC001", "", lost.at, lost.value, Some(INDENT.to_owned()));
             self.out.problems.extend(findings.into_problems());
             self.out.bad.push(name);
+            self.out.suspects.extend(istio::security::suspect(&identity, None, &[]));
             return;
         } else {
             self.typed(root, kind, meta, &findings)
         };
         let failed = findings.failed();
-        self.out.problems.extend(findings.into_problems());
+        let problems = findings.into_problems();
         match object {
             Some(object) if !failed => self.out.objects.push(object),
-            _ => self.out.bad.push(name),
+            object => {
+                let written = matches!(root.get("spec").map(|n| &n.value), Some(Value::Map(_)));
+                let selection = object.as_ref().filter(|_| written).and_then(Object::selection).cloned();
+                self.out.suspects.extend(istio::security::suspect(&identity, selection, &problems));
+                self.out.bad.push(name);
+            }
         }
+        self.out.problems.extend(problems);
     }
 
     fn typed(&self, root: &Node, kind: &'static Kind, meta: Meta, findings: &Findings) -> Option<Object> {

@@ -16,7 +16,8 @@ pub struct Revision {
     pub namespace: String,
     /// The revision: `hello-00001`.
     pub name: String,
-    /// Template labels and Knative's own (`serving.knative.dev/service`, `…/revision`, `…/configuration`).
+    /// Template labels and Knative's own (`serving.knative.dev/service`, `…/revision`, `…/configuration`, and
+    /// `app`, the revision's name unless the template has one).
     pub labels: BTreeMap<String, String>,
     /// `containerConcurrency`; 0: no limit.
     pub concurrency: u32,

@@ -229,6 +229,27 @@ pub struct ExtAuthz {
     pub body: Option<(u32, bool)>,
 }
 
+impl Default for ExtAuthz {
+    fn default() -> Self {
+        ExtAuthz {
+            name: String::new(),
+            grpc: false,
+            cluster: String::new(),
+            authority: String::new(),
+            path_prefix: String::new(),
+            timeout: Duration::from_secs(600),
+            fail_open: false,
+            status_on_error: 403,
+            include_headers: Vec::new(),
+            additional_headers: Vec::new(),
+            to_upstream_on_allow: Vec::new(),
+            to_downstream_on_allow: Vec::new(),
+            to_downstream_on_deny: Vec::new(),
+            body: None,
+        }
+    }
+}
+
 /// What a listener does with TLS.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum ListenerTls {

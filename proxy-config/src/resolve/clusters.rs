@@ -2,18 +2,22 @@
 
 use super::registry::{self, Backing, Labels, Port, Registry, Service, Source};
 use super::rules::{self, Rule, Subset};
+use super::security::Guards;
 use crate::model::{Cluster, Endpoints, Identity, Protocol};
 
 /// Every cluster of every service, in order of host.
-pub(crate) fn build(registry: &Registry) -> Vec<Cluster> {
+pub(crate) fn build(registry: &Registry, guards: &mut Guards<'_, '_>) -> Vec<Cluster> {
     let mut clusters = Vec::new();
     for service in registry.services() {
         let rule = registry.rule(service);
         for port in &service.ports {
             match &service.backing {
-                Backing::Endpoints => of_endpoints(service, port, rule, &mut clusters),
+                Backing::Endpoints => of_endpoints(service, port, rule, guards, &mut clusters),
                 Backing::Revision { key, .. } => {
-                    of_revision(registry, service, port, key, rule, &mut clusters)
+                    let guard = guards.of_revision(service, key, registry.revision_labels(service));
+                    let before = clusters.len();
+                    of_revision(registry, service, port, key, rule, &mut clusters);
+                    clusters[before..].iter_mut().for_each(|cluster| cluster.guard.clone_from(&guard));
                 }
                 Backing::Split { .. } => {}
             }
@@ -22,11 +26,19 @@ pub(crate) fn build(registry: &Registry) -> Vec<Cluster> {
     clusters
 }
 
-fn of_endpoints(service: &Service, port: &Port, rule: Option<&Rule>, clusters: &mut Vec<Cluster>) {
-    clusters.push(cluster(service, port, None, rule, select(&port.source, None)));
-    for subset in rule.iter().flat_map(|rule| &rule.subsets) {
-        let endpoints = select(&port.source, Some(&subset.labels));
-        clusters.push(cluster(service, port, Some(subset), rule, endpoints));
+fn of_endpoints(
+    service: &Service,
+    port: &Port,
+    rule: Option<&Rule>,
+    guards: &mut Guards<'_, '_>,
+    clusters: &mut Vec<Cluster>,
+) {
+    let subsets = rule.iter().flat_map(|rule| &rule.subsets).map(Some);
+    for subset in std::iter::once(None).chain(subsets) {
+        let wanted = subset.map(|subset| &subset.labels);
+        let mut cluster = cluster(service, port, subset, rule, select(&port.source, wanted));
+        cluster.guard = guards.of_endpoints(service, &port.source, wanted, &cluster.name);
+        clusters.push(cluster);
     }
 }
 

@@ -1,6 +1,6 @@
 //! ServiceEntries: hosts written by hand, with addresses or names to look up.
 
-use super::registry::{self, Backing, Labels, Port, Service, Source};
+use super::registry::{self, Backing, Behind, Labels, Port, Service, Source};
 use super::services;
 use crate::api::istio::{EntryPort, Resolution, ServiceEntry, WorkloadAddress};
 use crate::api::kubernetes::Pod;
@@ -27,6 +27,25 @@ fn one(entry: &ServiceEntry, host: &str, pods: &[&Pod]) -> Service {
         addresses: Vec::new(),
         origin: entry.meta.object.clone(),
         identity: registry::identity(host, host, namespace),
+        behind: behind(entry),
+    }
+}
+
+/// An entry says who is behind it on its endpoints, or else by its own labels. Outside the mesh is what says
+/// so; what says nothing and has names to look up is taken for something outside too.
+fn behind(entry: &ServiceEntry) -> Behind {
+    let labelled = entry.endpoints.iter().any(|endpoint| !endpoint.labels.is_empty());
+    let selects = !entry.workload_selector.is_empty();
+    let outside = match entry.external {
+        Some(external) => external,
+        None => entry.resolution.value != Resolution::Static && !labelled && !selects,
+    };
+    let own = if selects { labels(&entry.workload_selector) } else { entry.meta.labels.clone() };
+    Behind {
+        namespace: entry.meta.object.namespace.clone(),
+        labels: vec![own],
+        names: vec![("ServiceEntry", entry.meta.object.name.clone())],
+        outside,
     }
 }
 

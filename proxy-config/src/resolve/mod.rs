@@ -13,6 +13,7 @@ mod references;
 pub(crate) mod registry;
 pub(crate) mod routes;
 pub(crate) mod rules;
+pub(crate) mod security;
 mod services;
 mod settings;
 mod split;
@@ -40,6 +41,11 @@ pub(crate) struct Input<'a> {
     pub virtual_services: Vec<&'a istio::VirtualService>,
     pub destination_rules: Vec<&'a istio::DestinationRule>,
     pub service_entries: Vec<&'a istio::ServiceEntry>,
+    pub peer_authentications: Vec<&'a istio::PeerAuthentication>,
+    pub request_authentications: Vec<&'a istio::RequestAuthentication>,
+    pub authorization_policies: Vec<&'a istio::AuthorizationPolicy>,
+    /// Objects of those three kinds that have errors and were never good.
+    pub suspects: &'a [istio::Suspect],
     pub services: Vec<&'a kubernetes::Service>,
     pub slices: Vec<&'a kubernetes::EndpointSlice>,
     pub pods: Vec<&'a kubernetes::Pod>,
@@ -51,14 +57,17 @@ pub(crate) struct Input<'a> {
 
 impl<'a> Input<'a> {
     /// Sorts objects, which are in path order and then document order, by kind.
-    pub fn new(objects: &'a [Arc<Object>]) -> Input<'a> {
-        let mut input = Input::default();
+    pub fn new(objects: &'a [Arc<Object>], suspects: &'a [istio::Suspect]) -> Input<'a> {
+        let mut input = Input { suspects, ..Input::default() };
         for object in objects {
             match &**object {
                 Object::Gateway(o) => input.gateways.push(o),
                 Object::VirtualService(o) => input.virtual_services.push(o),
                 Object::DestinationRule(o) => input.destination_rules.push(o),
                 Object::ServiceEntry(o) => input.service_entries.push(o),
+                Object::PeerAuthentication(o) => input.peer_authentications.push(o),
+                Object::RequestAuthentication(o) => input.request_authentications.push(o),
+                Object::AuthorizationPolicy(o) => input.authorization_policies.push(o),
                 Object::Service(o) => input.services.push(o),
                 Object::EndpointSlice(o) => input.slices.push(o),
                 Object::Pod(o) => input.pods.push(o),
@@ -92,7 +101,8 @@ pub(crate) fn resolve(
     options: &Options,
     problems: &mut Vec<Problem>,
 ) -> Resolved {
-    let mesh = settings::build(mesh_file, &input.mesh, problems);
+    let written = settings::choose(mesh_file, &input.mesh, problems);
+    let mesh = settings::build(written);
     let scale = input.autoscaler.map(|autoscaler| autoscaler.defaults.clone()).unwrap_or_default();
     let functions = functions::build(&input.functions, &scale, options, problems);
     let rules = Rules::new(input.destination_rules.iter().map(|rule| terms::rule(rule)).collect());
@@ -108,14 +118,20 @@ pub(crate) fn resolve(
     };
     let mut listeners = gateways::build(&from, problems);
     listeners.push(mesh::build(&input.virtual_services, &registry, &options.namespace, problems));
+    let policies = security::Policies::new(input, &mesh.root_namespace, problems);
+    let mut guards = security::Guards::new(&policies);
+    let clusters = clusters::build(&registry, &mut guards);
+    let mut guards = guards.built;
+    guards.extend(security::guard_listeners(&mut listeners, input, &policies));
+    let ext_authz = security::providers(written, &input.authorization_policies, &registry, problems);
     let config = Config {
-        mesh,
         revisions: revisions(functions, &listeners),
-        clusters: clusters::build(&registry),
+        clusters,
         listeners,
-        guards: Vec::new(),
-        ext_authz: Vec::new(),
+        guards,
+        ext_authz,
         workload: None,
+        mesh,
     };
     Resolved { config, registry }
 }
@@ -123,7 +139,7 @@ pub(crate) fn resolve(
 /// Every host once: a function goes before a Kubernetes Service, and that before a ServiceEntry. Ports that
 /// only a later one has are added, and a later one's endpoints where the first has none at a port.
 fn catalogue(input: &Input<'_>, functions: &[Function<'_>]) -> BTreeMap<String, Service> {
-    let found = services::Found::new(&input.slices, &input.pods);
+    let found = services::Found::new(&input.slices, &input.pods, &input.workloads);
     let mut all = functions::services(functions);
     all.extend(services::build(&input.services, &found));
     all.extend(entries::build(&input.service_entries, &input.pods));
@@ -141,6 +157,10 @@ fn catalogue(input: &Input<'_>, functions: &[Function<'_>]) -> BTreeMap<String, 
                         Some(_) => {}
                     }
                 }
+                // Whoever else may be behind the host is asked for too.
+                first.behind.labels.extend(service.behind.labels);
+                first.behind.names.extend(service.behind.names);
+                first.behind.outside &= service.behind.outside;
                 first.ports.sort_by_key(|port| port.number);
             }
             Some(_) => {}

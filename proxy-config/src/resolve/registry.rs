@@ -31,6 +31,21 @@ pub(crate) struct Service {
     pub origin: ObjectRef,
     /// What it is called in metrics.
     pub identity: Identity,
+    /// Who answers for it.
+    pub behind: Behind,
+}
+
+/// The workloads behind a service, as objects that ask something of callers select them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Behind {
+    /// Their namespace.
+    pub namespace: String,
+    /// What they carry, as far as endpoints do not tell.
+    pub labels: Vec<Labels>,
+    /// What they can be named as: kind and name.
+    pub names: Vec<(&'static str, String)>,
+    /// They are not of the mesh: only objects that select or name them concern them.
+    pub outside: bool,
 }
 
 impl Service {

@@ -1,8 +1,10 @@
 //! Kubernetes Services and the EndpointSlices and Pods behind them.
 
 use super::names;
-use super::registry::{self, Backing, Labels, Port, Service, Source};
-use crate::api::kubernetes::{self, EndpointSlice, Pod, ServicePort, SliceEndpoint, SlicePort, TargetPort};
+use super::registry::{self, Backing, Behind, Labels, Port, Service, Source};
+use crate::api::kubernetes::{
+    self, EndpointSlice, Pod, ServicePort, SliceEndpoint, SlicePort, TargetPort, Workload,
+};
 use crate::model::{DnsTarget, Endpoint, Protocol};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -53,17 +55,24 @@ pub(crate) struct Found<'a> {
     addresses: BTreeMap<&'a str, &'a Pod>,
     /// All Pods by namespace and each of their labels.
     labelled: HashMap<(&'a str, &'a str, &'a str), Vec<&'a Pod>>,
+    /// Labels of the Pods that Deployments and their like make, by namespace.
+    templates: BTreeMap<&'a str, Vec<Labels>>,
 }
 
 impl<'a> Found<'a> {
     /// Indexes what the input holds.
-    pub fn new(slices: &[&'a EndpointSlice], pods: &[&'a Pod]) -> Found<'a> {
+    pub fn new(slices: &[&'a EndpointSlice], pods: &[&'a Pod], workloads: &[&'a Workload]) -> Found<'a> {
         let mut found = Found {
             slices: BTreeMap::new(),
             pods: BTreeMap::new(),
             addresses: BTreeMap::new(),
             labelled: HashMap::new(),
+            templates: BTreeMap::new(),
         };
+        for workload in workloads {
+            let labels = workload.template_labels.iter().cloned().collect();
+            found.templates.entry(&workload.meta.object.namespace).or_default().push(labels);
+        }
         for slice in slices {
             if let Some(service) = &slice.service {
                 let key = (slice.meta.object.namespace.as_str(), service.as_str());
@@ -106,6 +115,27 @@ impl<'a> Found<'a> {
             }
         }
         endpoints
+    }
+
+    /// Who is behind a Service, as far as its endpoints do not tell: what carries its selector.
+    fn behind(&self, service: &kubernetes::Service) -> Behind {
+        let object = &service.meta.object;
+        let selector: Labels = service.selector.iter().cloned().collect();
+        let mut labels = Vec::new();
+        if selector.is_empty() {
+            labels.push(service.meta.labels.clone());
+        } else {
+            let made = self.templates.get(object.namespace.as_str()).map_or(&[][..], Vec::as_slice);
+            labels.extend(made.iter().filter(|made| registry::carries(made, &selector)).cloned());
+            labels.push(selector);
+        }
+        let names = vec![("Service", object.name.clone())];
+        Behind {
+            namespace: object.namespace.clone(),
+            labels,
+            names,
+            outside: service.external_name.is_some(),
+        }
     }
 
     /// The addresses of the Pods that a Service without EndpointSlices selects: what a cluster would write
@@ -187,6 +217,7 @@ fn one(service: &kubernetes::Service, found: &Found<'_>) -> Service {
         backing: Backing::Endpoints,
         addresses: service.cluster_ips.clone(),
         origin: object.clone(),
+        behind: found.behind(service),
     }
 }
 
@@ -202,6 +233,7 @@ pub(crate) fn join_aliases(services: &[&kubernetes::Service], catalogue: &mut BT
         let own = catalogue.get_mut(&host).filter(|own| own.origin == *object);
         let (Some(target), Some(own)) = (target, own) else { continue };
         own.backing = target.backing.clone();
+        own.behind = target.behind.clone();
         for port in &mut own.ports {
             let Some(behind) = target.port(port.number) else { continue };
             *port = behind.clone();

@@ -4,16 +4,26 @@ use crate::api::mesh::MeshConfig;
 use crate::model::{AccessLog, AccessLogEncoding, Mesh};
 use crate::report::{Level, Problem};
 
-/// The settings. `file` is the one named on the command line and goes before those found in the input, of
-/// which the first is taken.
-pub(crate) fn build(file: Option<&MeshConfig>, found: &[&MeshConfig], problems: &mut Vec<Problem>) -> Mesh {
+/// The settings in force. `file` is the one named on the command line and goes before those found in the
+/// input, of which the first is taken.
+pub(crate) fn choose<'a>(
+    file: Option<&'a MeshConfig>,
+    found: &[&'a MeshConfig],
+    problems: &mut Vec<Problem>,
+) -> Option<&'a MeshConfig> {
     let mut candidates = file.into_iter().chain(found.iter().copied());
-    let Some(chosen) = candidates.next() else { return Mesh::default() };
+    let chosen = candidates.next()?;
     for other in candidates {
         let place = format!("{}:{}", chosen.meta.file.display(), chosen.meta.at.line);
         let message = format!("mesh settings are taken from {place}; these are not used");
         problems.push(other.meta.problem(Level::Warning, "SC018", "", other.meta.at, message));
     }
+    Some(chosen)
+}
+
+/// The settings, defaults filled in.
+pub(crate) fn build(chosen: Option<&MeshConfig>) -> Mesh {
+    let Some(chosen) = chosen else { return Mesh::default() };
     let default = Mesh::default();
     Mesh {
         access_log: access_log(chosen),

@@ -2,6 +2,7 @@
 
 mod destinations;
 mod functions;
+mod guards;
 mod pieces;
 mod reload;
 mod routes;

@@ -8,12 +8,16 @@ pub(crate) use shape::{SPEC, TLS};
 
 use crate::api::Meta;
 use crate::report::{At, Place};
+use std::collections::BTreeMap;
 
-/// `networking.istio.io` Gateway. Its selector is read but chooses nothing: one process plays all gateways.
+/// `networking.istio.io` Gateway. Its selector chooses no process, as one plays all gateways; it says who asks what of
+/// callers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {
     /// Identity.
     pub meta: Meta,
+    /// `spec.selector`.
+    pub selector: BTreeMap<String, String>,
     /// `spec.servers`.
     pub servers: Vec<Server>,
 }

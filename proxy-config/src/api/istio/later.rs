@@ -3,10 +3,7 @@
 mod rules;
 mod shape;
 
-pub(crate) use rules::{
-    authorization_policy, peer_authentication, request_authentication, sidecar, telemetry, workload_entry,
-};
+pub(crate) use rules::{sidecar, telemetry, workload_entry};
 pub(crate) use shape::{
-    AUTHORIZATION_POLICY, ENVOY_FILTER, PEER_AUTHENTICATION, PROXY_CONFIG, REQUEST_AUTHENTICATION, SIDECAR,
-    TELEMETRY, WASM_PLUGIN, WORKLOAD_ENTRY, WORKLOAD_GROUP,
+    ENVOY_FILTER, PROXY_CONFIG, SIDECAR, TELEMETRY, WASM_PLUGIN, WORKLOAD_ENTRY, WORKLOAD_GROUP,
 };

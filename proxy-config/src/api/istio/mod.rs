@@ -5,6 +5,7 @@ pub(crate) mod gateway;
 mod headers;
 pub(crate) mod later;
 mod matching;
+pub(crate) mod security;
 pub(crate) mod service_entry;
 pub(crate) mod virtual_service;
 mod wire;
@@ -13,6 +14,9 @@ pub use destination_rule::{
     ConnectionPool, DestinationRule, OutlierDetection, PortPolicy, Subset, TrafficPolicy,
 };
 pub use gateway::{Gateway, Server, ServerProtocol};
+pub use security::{
+    AuthorizationPolicy, PeerAuthentication, RequestAuthentication, Selection, Suspect, TargetRef,
+};
 pub use service_entry::{EntryPort, Resolution, ServiceEntry, WorkloadAddress};
 pub use virtual_service::{
     DirectResponse, HttpDestination, HttpMatch, HttpRule, Redirect, Retries, Rewrite, RuleAction,

@@ -18,6 +18,8 @@ pub struct ServiceEntry {
     pub hosts: Vec<At<String>>,
     /// `spec.ports`; numbers are unique.
     pub ports: Vec<EntryPort>,
+    /// `spec.location`: whether it is MESH_EXTERNAL; `None` where it is not written (Istio: it is).
+    pub external: Option<bool>,
     /// `spec.resolution`.
     pub resolution: At<Resolution>,
     /// `spec.endpoints`.

@@ -53,6 +53,7 @@ pub(crate) fn decode(node: &Node, meta: Meta, findings: &Findings) -> MeshConfig
             None => None,
         },
         auto_mtls: root.field("enableAutoMtls").boolean(),
+        ext_authz: super::providers::decode(&root.field("extensionProviders")),
     }
 }
 

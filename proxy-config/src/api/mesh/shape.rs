@@ -1,7 +1,7 @@
 //! The fields of MeshConfig and of its `defaultConfig`.
 
-use crate::api::shape::Shape::{Any, Bool, Choice, Object, Text, TextOrInt};
-use crate::api::shape::{COUNT, Field, TEXTS, acts, ignored, inert};
+use crate::api::shape::Shape::{Any, Bool, Choice, Duration, List, Map, Object, Text, TextOrInt};
+use crate::api::shape::{COUNT, Field, PORT, TEXTS, acts, deprecated, ignored, inert, required};
 
 pub(super) const MESH_CONFIG: &[Field] = &[
     acts("accessLogFile", Text),
@@ -38,7 +38,7 @@ pub(super) const MESH_CONFIG: &[Field] = &[
     inert("serviceSettings", Any, "settings of services"),
     inert("enablePrometheusMerge", Bool, "merging the application's metrics"),
     inert("verifyCertificateAtClient", Bool, "verifying server certificates"),
-    inert("extensionProviders", Any, "extension providers"),
+    acts("extensionProviders", List(&Object(PROVIDER))),
     inert("defaultProviders", Any, "default providers"),
     acts(
         "pathNormalization",
@@ -89,6 +89,63 @@ pub(super) const MESH_CONFIG: &[Field] = &[
     inert("fileFlushInterval", Any, GONE),
     inert("fileFlushMinSize", Any, GONE),
     inert("thriftConfig", Any, GONE),
+];
+
+const OTHER: &str = "extension providers of this kind";
+
+const PROVIDER: &[Field] = &[
+    required("name", Text),
+    acts("envoyExtAuthzHttp", Object(EXT_AUTHZ_HTTP)),
+    acts("envoyExtAuthzGrpc", Object(EXT_AUTHZ_GRPC)),
+    inert("zipkin", Any, OTHER),
+    inert("lightstep", Any, OTHER),
+    inert("datadog", Any, OTHER),
+    inert("stackdriver", Any, OTHER),
+    inert("opencensus", Any, OTHER),
+    inert("skywalking", Any, OTHER),
+    inert("opentelemetry", Any, OTHER),
+    inert("prometheus", Any, OTHER),
+    inert("envoyFileAccessLog", Any, OTHER),
+    inert("envoyHttpAls", Any, OTHER),
+    inert("envoyTcpAls", Any, OTHER),
+    inert("envoyOtelAls", Any, OTHER),
+    inert("sds", Any, OTHER),
+];
+
+const BODY: Field = acts(
+    "includeRequestBodyInCheck",
+    Object(&[
+        acts("maxRequestBytes", COUNT),
+        acts("allowPartialMessage", Bool),
+        inert("packAsBytes", Bool, "sending a body as bytes"),
+    ]),
+);
+
+const EXT_AUTHZ_HTTP: &[Field] = &[
+    required("service", Text),
+    required("port", PORT),
+    acts("timeout", Duration),
+    acts("pathPrefix", Text),
+    acts("failOpen", Bool),
+    inert("clearRouteCache", Bool, "choosing the route again after a check"),
+    acts("statusOnError", TextOrInt),
+    deprecated("includeHeadersInCheck", TEXTS, "`includeRequestHeadersInCheck`"),
+    acts("includeRequestHeadersInCheck", TEXTS),
+    acts("includeAdditionalHeadersInCheck", Map(&Text)),
+    BODY,
+    acts("headersToUpstreamOnAllow", TEXTS),
+    acts("headersToDownstreamOnAllow", TEXTS),
+    acts("headersToDownstreamOnDeny", TEXTS),
+];
+
+const EXT_AUTHZ_GRPC: &[Field] = &[
+    required("service", Text),
+    required("port", PORT),
+    acts("timeout", Duration),
+    acts("failOpen", Bool),
+    inert("clearRouteCache", Bool, "choosing the route again after a check"),
+    acts("statusOnError", TextOrInt),
+    BODY,
 ];
 
 /// Of fields that were MeshConfig's once: files of old installations still have them.

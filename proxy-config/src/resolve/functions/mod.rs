@@ -5,7 +5,7 @@ pub(crate) mod traffic;
 
 use super::Options;
 use super::names;
-use super::registry::{self, Backing, FUNCTION_PORT, Labels, Port, Service, Source};
+use super::registry::{self, Backing, Behind, FUNCTION_PORT, Labels, Port, Service, Source};
 use crate::api::knative;
 use crate::model::{Identity, Protocol, Revision, Scale};
 use crate::report::{Level, Place, Problem};
@@ -161,6 +161,7 @@ fn build_revision(name: &str, document: &knative::Service, traffic: &Traffic, op
         labels.insert(format!("serving.knative.dev/{key}"), value.clone());
     }
     labels.insert("serving.knative.dev/revision".to_owned(), name.to_owned());
+    labels.entry("app".to_owned()).or_insert_with(|| name.to_owned());
     let written = command::Written {
         service: &object.name,
         namespace: &object.namespace,
@@ -264,6 +265,7 @@ fn whole(function: &Function<'_>) -> Service {
         addresses: Vec::new(),
         origin: function.latest.meta.object.clone(),
         identity: identity(function, None),
+        behind: Behind::default(),
     }
 }
 
@@ -276,6 +278,12 @@ fn alone(function: &Function<'_>, revision: &Revision) -> Service {
         addresses: Vec::new(),
         origin: function.latest.meta.object.clone(),
         identity: identity(function, Some(revision)),
+        behind: Behind {
+            namespace: function.namespace.clone(),
+            labels: Vec::new(),
+            names: vec![("Service", function.name.clone()), ("Service", revision.name.clone())],
+            outside: false,
+        },
     }
 }
 

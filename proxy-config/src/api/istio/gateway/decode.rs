@@ -20,7 +20,9 @@ pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> Gateway {
             name.error("IST0106", message);
         }
     }
-    Gateway { meta, servers: read }
+    let selector = root.field("spec").field("selector").string_map();
+    let selector = selector.into_iter().map(|(key, value)| (key.value, value.value)).collect();
+    Gateway { meta, selector, servers: read }
 }
 
 fn server(cursor: &Cursor<'_>) -> Option<Server> {

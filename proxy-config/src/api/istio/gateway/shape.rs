@@ -1,9 +1,9 @@
 //! The fields of a Gateway.
 
 use crate::api::shape::Shape::{Bool, Choice, List, Object, Text};
-use crate::api::shape::{Field, LABELS, PORT, TEXTS, acts, ignored, inert, required};
+use crate::api::shape::{Field, LABELS, PORT, TEXTS, acts, inert, required};
 
-pub(crate) const SPEC: &[Field] = &[ignored("selector", LABELS), required("servers", List(&Object(SERVER)))];
+pub(crate) const SPEC: &[Field] = &[acts("selector", LABELS), required("servers", List(&Object(SERVER)))];
 
 const SERVER: &[Field] = &[
     required("port", Object(SERVER_PORT)),

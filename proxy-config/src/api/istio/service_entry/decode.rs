@@ -27,6 +27,7 @@ pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> ServiceEntry {
         meta,
         hosts: entry_hosts(&hosts),
         ports: ports(&spec.field("ports")),
+        external: spec.field("location").text().map(|location| location == "MESH_EXTERNAL"),
         resolution,
         endpoints,
         workload_selector: labels.into_iter().map(|(key, value)| (key.value, value.value)).collect(),
