@@ -3,6 +3,9 @@
 //! One enum, one exhaustive table. Statuses and flags are Envoy's and Istio's where they exist, because
 //! that is what people debug with. There is no `Other`: a new fault does not compile until it has a row.
 
+use bytes::Bytes;
+use http::HeaderMap;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Who is to blame.
@@ -128,6 +131,18 @@ faults! {
     NoRoute: Operator, Route, 404, 12, Never, "NR", "route_not_found", "";
     /// The mesh listener does not know the host, and may not dial it.
     UnknownHost: Operator, Route, 502, 14, Never, "", "direct_response", "";
+    /// A token that does not count; the answer says why.
+    BadToken: Downstream, Auth, 401, 16, Never, "", "jwt_authn_access_denied", "Jwt verification fails";
+    /// A token that counts elsewhere.
+    WrongAudience: Downstream, Auth, 403, 7, Never, "", "jwt_authn_access_denied{Audiences_in_Jwt_are_not_allowed}", "Audiences in Jwt are not allowed";
+    /// An AuthorizationPolicy refuses it, or none that there is allows it.
+    Forbidden: Downstream, Auth, 403, 7, Never, "", "rbac_access_denied_matched_policy[none]", "RBAC: access denied";
+    /// A security object for its destination has errors and was never good, so that everything is refused.
+    PolicyUnusable: Operator, Auth, 403, 7, Never, "", "rbac_access_denied_matched_policy[none]", "RBAC: access denied";
+    /// The provider of a CUSTOM policy refuses it.
+    ProviderDenied: Downstream, Auth, 403, 7, Never, "UAEX", "ext_authz_denied", "";
+    /// The provider of a CUSTOM policy cannot be asked, or answers nonsense.
+    ProviderFailed: Operator, Auth, 403, 7, Never, "UAEX", "ext_authz_error", "";
     /// The route names a cluster that does not exist.
     NoCluster: Operator, Route, 503, 14, Never, "NC", "cluster_not_found", "";
     /// This process is at its ceiling of requests.
@@ -226,17 +241,35 @@ pub struct Fault {
     pub advice: Advice,
     /// The transport's own words, for the log: `connection refused (os error 111)`.
     pub reason: Option<Box<str>>,
+    /// What stands in place of the row's words.
+    pub told: Option<Box<Told>>,
+}
+
+/// An answer whose words are only known where the fault happened.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Response code details; empty: the row's.
+    pub details: Cow<'static, str>,
+    /// The body; `None`: the row's.
+    pub body: Option<Bytes>,
+    /// Further fields.
+    pub headers: HeaderMap,
 }
 
 impl Fault {
     /// A fault with the transport's own words.
     pub fn because(kind: Kind, reason: impl fmt::Display) -> Fault {
-        Fault { kind, advice: Advice::default(), reason: Some(reason.to_string().into_boxed_str()) }
+        Fault { reason: Some(reason.to_string().into_boxed_str()), ..Fault::from(kind) }
     }
 
     /// A fault whose answer says more than its row.
     pub fn advised(kind: Kind, advice: Advice) -> Fault {
-        Fault { kind, advice, reason: None }
+        Fault { kind, advice, reason: None, told: None }
+    }
+
+    /// A fault that answers in words of its own.
+    pub fn told(kind: Kind, told: Told) -> Fault {
+        Fault { told: Some(Box::new(told)), ..Fault::from(kind) }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod http;
 pub mod record;
 // mechanisms: no sockets, no exchange
 pub mod activator;
+pub mod auth;
 pub mod autoscaler;
 pub mod cluster;
 pub mod limit;

@@ -14,6 +14,7 @@ use crate::clock::{Duration, Instant};
 use crate::fault;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method};
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -99,7 +100,7 @@ pub struct Record {
     /// Envoy's response flags.
     pub flags: Flags,
     /// Envoy's response code details.
-    pub details: &'static str,
+    pub details: Cow<'static, str>,
     /// Request body bytes taken from the client.
     pub bytes_received: u64,
     /// Response body bytes given to the client.
@@ -149,7 +150,7 @@ impl Record {
             fault: None,
             reason: None,
             flags: Flags::NONE,
-            details: "via_upstream",
+            details: Cow::Borrowed("via_upstream"),
             bytes_received: 0,
             bytes_sent: 0,
             hold: Duration::ZERO,
@@ -169,7 +170,10 @@ impl Record {
         self.fault = Some(fault.kind);
         self.reason = fault.reason;
         self.flags |= Flags::of(row.flag);
-        self.details = row.details;
+        self.details = match fault.told {
+            Some(told) if !told.details.is_empty() => told.details,
+            _ => Cow::Borrowed(row.details),
+        };
         if row.status != 0 {
             self.status = row.status;
         }

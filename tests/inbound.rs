@@ -134,6 +134,7 @@ impl Proxy {
             registry: Arc::new(Registry::new(Arc::new(Bell::new()), Arc::default())),
             telemetry: telemetry.clone(),
             numbers: Default::default(),
+            keys: Arc::default(),
         };
         let compiled = compile(config, 1, None, &environment);
         assert!(compiled.problems.is_empty(), "{:?}", compiled.problems);

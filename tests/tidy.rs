@@ -16,7 +16,7 @@ const BANNED: [&str; 9] =
     ["util", "common", "helper", "manager", "handler", "context", "data", "info", "misc"];
 
 /// Who may not name whom, beyond the order of modules: (module, words, why).
-const NEVER: [(&str, &[&str], &str); 8] = [
+const NEVER: [(&str, &[&str], &str); 9] = [
     ("route", &["crate::cluster"], "a route chooses a name, not an endpoint"),
     ("activator", &["crate::http", "tokio::net"], "policy of holding knows no wire"),
     ("autoscaler", &["crate::http", "tokio::net"], "scaling is arithmetic"),
@@ -29,10 +29,11 @@ const NEVER: [(&str, &[&str], &str); 8] = [
     ("control", &["crate::worker"], "workers and control meet in snapshot, cluster, activator"),
     ("cluster", &["tokio::net"], "mechanisms own no sockets"),
     ("limit", &["tokio::net"], "mechanisms own no sockets"),
+    ("auth", &["tokio::net", "crate::cluster"], "a verdict needs no socket and no endpoint"),
 ];
 
 /// External crates with one home: (crate, modules it may be named in).
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls"]),
     ("webpki", &["tls"]),
@@ -41,7 +42,8 @@ const HOMES: [(&str, &[&str]); 10] = [
     ("rcgen", &["cli"]),
     ("opentelemetry", &["control"]),
     ("kube", &["driver", "control"]),
-    ("arc_swap", &["snapshot", "cluster"]),
+    ("arc_swap", &["snapshot", "cluster", "auth"]),
+    ("aws_lc_rs", &["auth", "tls"]),
     ("notify", &["control"]),
 ];
 

@@ -154,7 +154,7 @@ impl Engine {
         let access_log = self.access_log(state, &config.mesh);
         let compiled = compile(config, state.generation, access_log, &self.parts.environment);
         for problem in &compiled.problems {
-            tracing::error!("{problem}; the route answers 503 instead");
+            tracing::error!("{problem}");
         }
         self.parts.published.publish(compiled.snapshot);
         self.listen(state, config);

@@ -8,6 +8,7 @@ mod listen;
 mod source;
 
 use crate::activator::{Bell, Room};
+use crate::auth::KeyRing;
 use crate::cli::run::RunArgs;
 use crate::cluster::Registry;
 use crate::control::admin::{self, Admin, Face};
@@ -85,6 +86,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let room = Arc::new(Room::new(args.max_held as usize, held));
     let registry = Arc::new(Registry::new(bell.clone(), room));
     let published: Arc<Published> = Arc::default();
+    let keys: Arc<KeyRing> = Arc::default();
     let admin_socket = admin::bind(Face::Admin, args.admin)?;
     let stats_socket = args.stats.map(|address| admin::bind(Face::Stats, address)).transpose()?;
     say_listening(&admin_socket, "admin", "--admin");
@@ -99,6 +101,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
             registry: registry.clone(),
             telemetry: telemetry.clone(),
             numbers: Mutex::default(),
+            keys: keys.clone(),
         },
         orders: running.iter().map(Worker::orders).collect(),
         began,

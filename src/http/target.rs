@@ -88,6 +88,17 @@ fn http2(parts: &mut request::Parts, authority: Option<HeaderValue>, secure: boo
     Ok(())
 }
 
+/// Puts another query in place; empty: none.
+///
+/// # Errors
+/// `BadRequest` if what comes out is no target.
+pub fn set_query(uri: &mut Uri, query: &str) -> Result<(), Kind> {
+    let path = uri.path();
+    let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+    let target = PathAndQuery::try_from(target).map_err(|_| Kind::BadRequest)?;
+    set_path(uri, target)
+}
+
 pub(super) fn set_path(uri: &mut Uri, path: PathAndQuery) -> Result<(), Kind> {
     if uri.authority().is_none() {
         *uri = Uri::from(path);

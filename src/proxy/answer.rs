@@ -85,13 +85,17 @@ fn finish(status: StatusCode, headers: &mut HeaderMap, closing: &mut Closing) {
 }
 
 /// The answer that a fault's row says.
-pub(super) fn to_fault(fault: Fault, mut closing: Box<Closing>) -> Response<ResponseBody> {
+pub(super) fn to_fault(mut fault: Fault, mut closing: Box<Closing>) -> Response<ResponseBody> {
     let kind = fault.kind;
     let (row, advice) = (kind.row(), fault.advice);
+    let (own, fields) = match &mut fault.told {
+        Some(told) => (told.body.take(), std::mem::take(&mut told.headers)),
+        None => (None, HeaderMap::new()),
+    };
     closing.fail(fault);
     // Nobody may be there to read it, but hyper wants an answer.
     let mut status = if row.status == 0 { 400 } else { row.status };
-    let mut body = Bytes::from_static(row.body.as_bytes());
+    let mut body = own.unwrap_or(Bytes::from_static(row.body.as_bytes()));
     if closing.timeout_is_204 && matches!(kind, Kind::RouteTimeout | Kind::TryTimeout) {
         (status, body) = (204, Bytes::new());
         closing.record.status = status;
@@ -102,11 +106,13 @@ pub(super) fn to_fault(fault: Fault, mut closing: Box<Closing>) -> Response<Resp
     }
     let (mut head, ()) = Response::new(()).into_parts();
     head.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    head.headers = fields;
     if closing.record.grpc {
-        closing.record.grpc_status = Some(row.grpc);
-        grpc::answer(&mut head, row.grpc, row.body);
+        let code = if advice.status == 0 { row.grpc } else { grpc::from_http(head.status) };
+        closing.record.grpc_status = Some(code);
+        grpc::answer(&mut head, code, std::str::from_utf8(&body).unwrap_or(row.body));
         body = Bytes::new();
-    } else if !body.is_empty() {
+    } else if !body.is_empty() && !head.headers.contains_key(CONTENT_TYPE) {
         head.headers.insert(CONTENT_TYPE, PLAIN_TEXT);
     }
     if advice.retry_after != 0 {

@@ -9,7 +9,7 @@ use super::body::ResponseBody;
 use super::closing::Closing;
 use super::copy::Kept;
 use super::deadline::Deadlines;
-use super::{Connection, hold, prepare};
+use super::{Connection, guard, hold, prepare};
 use crate::fault::{Fault, Kind};
 use crate::http::{Authority, Seen, grpc, normalize, validate};
 use crate::route::Head;
@@ -18,6 +18,7 @@ use crate::upstream::Source;
 use http::{Response, Version, request};
 use http_body::Body;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -88,7 +89,15 @@ async fn reply(
     let seen = Seen::of(&closing.parts.headers);
     closing.record.grpc = seen.any(Seen::CONTENT_TYPE) && grpc::is_grpc(&closing.parts.headers);
     normalize::path(&mut closing.parts, snapshot.path_normalization)?;
-    match step(connection, listener, closing, seen) {
+    let step = step(connection, listener, closing, seen);
+    if let Some(own) = &listener.guard
+        && !matches!(step, Err(Fault { kind: Kind::BadRequest, .. }))
+    {
+        // Before anybody learns what is routed and what is not.
+        let workload = known_target(&step, closing).unwrap_or(connection.address);
+        guard::pass(connection, own, workload, closing).await?;
+    }
+    match step {
         Ok(Step::Forward(forwarding, target)) => forward(connection, forwarding, target, seen, closing).await,
         Ok(Step::Answer(reply)) => Ok(*reply),
         Err(Fault { kind: Kind::UnknownHost, .. }) if snapshot.allow_any => {
@@ -105,6 +114,14 @@ async fn reply(
             Err(fault)
         }
     }
+}
+
+/// Counts an exchange at the destination it is on its way to; says where that listens.
+fn known_target(step: &Result<Step<'_>, Fault>, closing: &mut Closing) -> Option<SocketAddr> {
+    let Ok(Step::Forward(_, target)) = step else { return None };
+    closing.record.cluster = Some(target.cluster.clone());
+    closing.target = Some(target.clone());
+    target.destination.as_ref().map(|destination| destination.workload)
 }
 
 /// What the configuration says about a request.
@@ -198,12 +215,16 @@ async fn forward(
         let reason = format_args!("no cluster {}: `pilotlight check` names the reference", target.cluster);
         return Err(Fault::because(Kind::NoCluster, reason));
     };
-    if let Some(reply) = hold::on_behalf(destination, closing) {
-        return Ok(reply);
-    }
     let incoming = closing.incoming.take().filter(|incoming| !incoming.is_end_stream());
     closing.source = incoming.map(|incoming| Source::new(incoming, true));
     let outbound = prepare::request(connection, forwarding, &target, destination, seen, closing)?;
+    if let Some(guard) = &destination.guard {
+        // The head as the destination gets it, and before anything is woken or held for it.
+        guard::pass(connection, guard, destination.workload, closing).await?;
+    }
+    if let Some(reply) = hold::on_behalf(destination, closing) {
+        return Ok(reply);
+    }
     let function = destination.cluster.function_timeout;
     let started = closing.record.started;
     let deadlines = Deadlines::new(started, outbound.timeout, function, closing.source.clone());

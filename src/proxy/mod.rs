@@ -13,6 +13,7 @@ mod copy;
 mod deadline;
 mod departure;
 mod forward;
+mod guard;
 mod hold;
 mod lineage;
 mod observe;
@@ -31,6 +32,7 @@ pub use observe::Observe;
 pub use passthrough::Passthrough;
 pub use rescue::Rescue;
 
+use crate::auth::jwt::Cache;
 use crate::cluster::Rng;
 use crate::drain::{Counter, Drain};
 use crate::http::headers::{Peer, RequestIds};
@@ -79,6 +81,8 @@ pub struct Local {
     pub hostname: Box<str>,
     /// Exchanges of one worker at once, at most.
     pub max_exchanges: usize,
+    /// Tokens that were verified.
+    pub tokens: RefCell<Cache>,
 }
 
 impl Local {

@@ -96,6 +96,8 @@ impl Passthrough {
                 function: None,
                 lineage: None,
                 server_timing: false,
+                guard: None,
+                workload: address,
             })
         };
         known.entry(address).or_insert_with(make).clone()

@@ -3,7 +3,9 @@
 //! Total, like resolution: what cannot be compiled (the configuration promises that nothing is left that
 //! cannot) fails its own route only, and is told. Live state is looked up by name, so it is carried over.
 
+use super::guards::Guards;
 use super::{Action, Destination, Direct, Forward, Listener, Route, Snapshot, Tables, Target, VirtualHost};
+use crate::auth::KeyRing;
 use crate::cluster::{Cluster, Registry};
 use crate::record::Direction;
 use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Side, Split};
@@ -13,7 +15,11 @@ use http::{HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use proxy_config::model;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+
+/// Where a function listens that says nothing about it.
+const FUNCTION_PORT: u16 = 8080;
 
 /// What snapshots are compiled against.
 #[derive(Debug)]
@@ -24,6 +30,8 @@ pub struct Environment {
     pub telemetry: Arc<Telemetry>,
     /// The numbers listeners have, by name: a listener keeps its number for the life of the process.
     pub numbers: Mutex<HashMap<String, usize>>,
+    /// Keys of tokens that are fetched.
+    pub keys: Arc<KeyRing>,
 }
 
 /// A snapshot, and what of it could not be made.
@@ -31,7 +39,7 @@ pub struct Environment {
 pub struct Compiled {
     /// What to serve from.
     pub snapshot: Snapshot,
-    /// Routes that answer 503 NC instead, and why.
+    /// Routes that answer 503 NC instead, policies that refuse everything, and why.
     pub problems: Vec<String>,
 }
 
@@ -63,12 +71,10 @@ pub fn compile(
 ) -> Compiled {
     let revisions: HashMap<&str, &model::Revision> =
         config.revisions.iter().map(|r| (r.key.as_str(), r)).collect();
-    let mut compiler = Compiler {
-        environment,
-        clusters: HashMap::new(),
-        destinations: HashMap::new(),
-        problems: Vec::new(),
-    };
+    let mut problems = Vec::new();
+    let guards = Guards::compile(config, &environment.keys, &mut problems);
+    let mut compiler =
+        Compiler { environment, guards, clusters: HashMap::new(), destinations: HashMap::new(), problems };
     for cluster in &config.clusters {
         compiler.destination(cluster, &revisions);
     }
@@ -93,6 +99,7 @@ pub fn compile(
 
 struct Compiler<'a> {
     environment: &'a Environment,
+    guards: Guards,
     clusters: HashMap<Arc<str>, &'a model::Cluster>,
     destinations: HashMap<Arc<str>, Arc<Destination>>,
     problems: Vec<String>,
@@ -141,6 +148,8 @@ impl<'a> Compiler<'a> {
             function,
             lineage: revision.and_then(|r| HeaderValue::from_str(&r.key).ok()),
             server_timing: revision.is_some_and(|r| r.holding.server_timing),
+            guard: self.guards.get(wanted.guard.as_deref(), &mut self.problems),
+            workload: workload(wanted),
         };
         self.clusters.insert(name.clone(), wanted);
         self.destinations.insert(name, Arc::new(destination));
@@ -165,6 +174,8 @@ impl<'a> Compiler<'a> {
             unrouted: self.nowhere(direction, "unknown"),
             black_hole: self.nowhere(direction, "BlackHoleCluster"),
             passthrough: self.nowhere(direction, "PassthroughCluster"),
+            guard: self.guards.get(wanted.guard.as_deref(), &mut self.problems),
+            simulated: None,
         }
     }
 
@@ -190,7 +201,8 @@ impl<'a> Compiler<'a> {
             Ok((matcher, Err(why))) => (matcher, why),
             Err(why) => (Matcher::default(), why),
         };
-        self.problems.push(format!("{}: route {}: {why}", wanted.origin, wanted.name));
+        self.problems
+            .push(format!("{}: route {}: {why}; the route answers 503 instead", wanted.origin, wanted.name));
         let action = Action::Forward(Box::new(self.nowhere_to_go(listener)));
         Route { name: wanted.name.as_str().into(), matcher, action }
     }
@@ -308,6 +320,20 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// Where a cluster's endpoints listen: the first of them for all, as they differ in their addresses alone.
+/// Instances of functions are told their ports; policies mean the one that Knative documents.
+fn workload(cluster: &model::Cluster) -> SocketAddr {
+    let port = match &cluster.endpoints {
+        model::Endpoints::Static(endpoints) => match endpoints.first() {
+            Some(endpoint) => return endpoint.address,
+            None => 0,
+        },
+        model::Endpoints::Dns(targets) => targets.first().map_or(0, |target| target.port),
+        model::Endpoints::Revision(_) => FUNCTION_PORT,
+    };
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
 fn known(text: &str) -> std::borrow::Cow<'static, str> {
     if text.is_empty() { "unknown".into() } else { text.to_owned().into() }
 }
@@ -362,6 +388,7 @@ mod tests {
             registry: Arc::new(Registry::new(Arc::default(), Arc::default())),
             telemetry: Telemetry::new(1),
             numbers: Mutex::default(),
+            keys: Arc::default(),
         };
         let compiled = compile(&config, 1, None, &environment);
         assert_eq!(compiled.problems.len(), problems, "{:?}", compiled.problems);

@@ -5,12 +5,14 @@
 //! outlasts snapshots. Nothing below this room sees a configuration.
 
 mod compile;
+mod guards;
 mod publish;
 
 pub use compile::{Compiled, Environment, compile};
 pub use proxy_config::model::{PathNormalization, Protocol, Retry, RetryOn};
 pub use publish::{Published, Reader};
 
+use crate::auth::Guard;
 use crate::cluster::Cluster;
 use crate::record::Direction;
 use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Split};
@@ -19,6 +21,7 @@ use crate::telemetry::{ClusterMetrics, FunctionMetrics, Series};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +57,10 @@ pub struct Listener {
     pub black_hole: Arc<Series>,
     /// Where requests to unknown hosts are counted that are dialled as written.
     pub passthrough: Arc<Series>,
+    /// What is asked of all who come.
+    pub guard: Option<Arc<Guard>>,
+    /// Who those are taken for that no certificate speaks for.
+    pub simulated: Option<Arc<str>>,
 }
 
 /// One table, or one for each service port.
@@ -147,6 +154,10 @@ pub struct Destination {
     pub lineage: Option<HeaderValue>,
     /// Clients are told where the time of a cold start went.
     pub server_timing: bool,
+    /// What is asked of callers, where this process stands for the members.
+    pub guard: Option<Arc<Guard>>,
+    /// Where the members listen, as policies name ports and addresses.
+    pub workload: SocketAddr,
 }
 
 /// An answer from the configuration.

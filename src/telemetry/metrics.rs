@@ -3,6 +3,7 @@
 //! Plain handles, to be used where the thing happens. Functions and clusters are asked for when a snapshot
 //! is compiled; their names come from the configuration, never from a request.
 
+use super::auth::AuthMetrics;
 use super::exposition::family;
 use super::shelf::Shelf;
 use crate::clock::Duration;
@@ -58,6 +59,8 @@ pub struct Metrics {
     pub held: Gauge,
     /// Bytes that they keep in memory.
     pub held_bytes: Gauge,
+    /// Of guards.
+    pub auth: AuthMetrics,
     faults: Faults,
 }
 
@@ -103,6 +106,7 @@ impl Metrics {
             "When the last configuration began to serve",
             self.last_success.clone(),
         );
+        self.auth.register(registry);
         registry.register_collector(Box::new(self.faults.clone()));
         registry.register_collector(Box::new(Build));
     }

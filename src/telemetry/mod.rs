@@ -5,6 +5,7 @@
 //! elsewhere. Nothing here looks at a socket or decides anything.
 
 pub mod access_log;
+mod auth;
 mod exposition;
 mod metrics;
 mod process;
@@ -14,6 +15,7 @@ mod shelf;
 mod tests;
 
 pub use access_log::Worker;
+pub use auth::AuthMetrics;
 pub use exposition::CONTENT_TYPE;
 pub use metrics::{ClusterMetrics, FunctionMetrics, Limit, Metrics, State};
 pub use series::{BOUNDS, Label, Observation, Peer, Reporter, Series, SeriesLabels};

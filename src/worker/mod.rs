@@ -147,6 +147,7 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
         departures,
         hostname,
         max_exchanges,
+        tokens: RefCell::default(),
     });
     let board = Rc::new(Board::default());
     tokio::task::spawn_local(local.log.clone().keep_flushing());

@@ -64,7 +64,7 @@ trait Values {
                     out.extend_from_slice(name.as_bytes());
                 }
             }),
-            Operator::Details => self.text(Some(record.details).filter(|text| !text.is_empty())),
+            Operator::Details => self.text(Some(&*record.details).filter(|text| !text.is_empty())),
             Operator::TransportFailure => self.text(record.reason.as_deref()),
             Operator::BytesReceived => self.number(record.bytes_received),
             Operator::BytesSent => self.number(record.bytes_sent),
