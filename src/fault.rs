@@ -119,6 +119,14 @@ faults! {
     BadTransferCoding: Downstream, Head, 501, 12, Never, "DPE", "http1.invalid_transfer_encoding", "unsupported transfer coding";
     /// More fields than are taken.
     TooManyFields: Downstream, Head, 431, 8, Never, "DPE", "too_many_headers", "too many header fields";
+    /// The head is larger than is taken.
+    HeadTooLarge: Downstream, Head, 431, 8, Never, "DPE", "http1.headers_too_large", "request head too large";
+    /// The head took too long to come.
+    HeadStalled: Downstream, Head, 0, 4, Never, "", "request_header_timeout", "";
+    /// The HTTP/2 connection broke the protocol and was ended.
+    Http2Violation: Downstream, Head, 0, 13, Never, "DPE", "http2.violation.of.messaging.rule", "";
+    /// The HTTP/2 connection asked for more work than anybody needs: resets, CONTINUATION, empty frames.
+    Http2Flood: Downstream, Head, 0, 8, Never, "DPE", "http2.flood", "";
     /// CONNECT, which is off.
     ConnectRefused: Downstream, Head, 405, 12, Never, "", "connect_not_allowed", "CONNECT is not allowed";
     /// The client went away.
@@ -147,6 +155,8 @@ faults! {
     NoCluster: Operator, Route, 503, 14, Never, "NC", "cluster_not_found", "";
     /// This process is at its ceiling of requests.
     Overloaded: Proxy, Admit, 503, 14, Never, "OM", "overload", "overloaded";
+    /// The memory that this process may have is nearly used up.
+    MemoryShort: Proxy, Admit, 503, 14, Never, "OM", "overload_memory", "short of memory";
     /// As many requests wait for the function as may.
     HoldFull: Proxy, Park, 503, 14, Never, "UO", "hold_queue_full", "too many requests are waiting for this function";
     /// Requests that wait for the function keep as many bytes as they may.
@@ -219,6 +229,8 @@ faults! {
     ResponseCut: Upstream, Body, 0, 14, Never, "UC", "upstream_reset_after_response_started{connection_termination}", "";
     /// A deadline passed while the response body was carried.
     ResponseTimeout: Upstream, Body, 0, 4, Never, "UT", "response_timeout", "";
+    /// The client took nothing of its answers for too long.
+    ResponseStalled: Downstream, Body, 0, 4, Never, "SI", "downstream_flush_timeout", "";
     /// The upgraded connection could not be joined.
     UpgradeFailed: Upstream, Body, 0, 13, Never, "UPE", "upgrade_failed", "";
 }

@@ -153,6 +153,7 @@ impl Proxy {
                 asked,
                 hostname: "here".into(),
                 max_exchanges: 1000,
+                patience: pilotlight::worker::Patience::default(),
             })
         };
         let workers: Vec<Worker> = asked.into_iter().enumerate().map(make).map(Result::unwrap).collect();

@@ -23,7 +23,7 @@ use crate::limit::Ceiling;
 use crate::snapshot::{Environment, Published};
 use crate::telemetry::Telemetry;
 use crate::upstream::Reclaim;
-use crate::worker::{Make, Worker};
+use crate::worker::{Make, Patience, Worker};
 use engine::{Engine, Parts};
 use parking_lot::Mutex;
 use source::Told;
@@ -93,7 +93,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     if let Some(socket) = &stats_socket {
         say_listening(socket, "stats", "--stats");
     }
-    let running = start_workers(workers, &published, &telemetry, &drain, open_files)?;
+    let running = start_workers(workers, &published, &telemetry, &drain, open_files, patience(&args))?;
     let engine = Arc::new(Engine::new(Parts {
         args: args.clone(),
         published: published.clone(),
@@ -148,6 +148,7 @@ fn start_workers(
     telemetry: &Arc<Telemetry>,
     drain: &Arc<Drain>,
     open_files: u64,
+    patience: Patience,
 ) -> Result<Vec<Worker>, String> {
     let (reclaim, asked) = Reclaim::new(workers);
     // Each client connection may need one upstream.
@@ -165,6 +166,7 @@ fn start_workers(
             asked,
             hostname: hostname.clone(),
             max_exchanges: MAX_EXCHANGES,
+            patience,
         })
     };
     asked
@@ -182,6 +184,12 @@ async fn sweep(engine: Arc<Engine>) {
         ticks.tick().await;
         engine.sweep(crate::clock::now());
     }
+}
+
+/// How long clients may be silent.
+fn patience(args: &RunArgs) -> Patience {
+    let some = |time: Duration| Some(time).filter(|time| !time.is_zero());
+    Patience { body: some(args.body_timeout), answer: some(args.answer_timeout) }
 }
 
 /// `--workers`, else MeshConfig's concurrency, else the CPU quota rounded up.

@@ -119,6 +119,17 @@ pub struct RunArgs {
           value_parser = values::bytes, help_heading = "Process", hide_env_values = true)]
     pub max_held_bytes: u64,
 
+    /// A request body that looks like one message (HTTP/1, or with a length, and not gRPC's) and of which no byte
+    /// comes for this long is answered with 408; 0s: never
+    #[arg(long, value_name = "DURATION", env = "PILOTLIGHT_BODY_TIMEOUT", default_value = "60s",
+          value_parser = values::duration, help_heading = "Process", hide_env_values = true)]
+    pub body_timeout: Duration,
+
+    /// A client that takes nothing of its answers for this long loses its connection; 0s: never
+    #[arg(long, value_name = "DURATION", env = "PILOTLIGHT_ANSWER_TIMEOUT", default_value = "60s",
+          value_parser = values::duration, help_heading = "Process", hide_env_values = true)]
+    pub answer_timeout: Duration,
+
     /// Whose arithmetic decides how many instances a function has
     #[arg(
         long,

@@ -200,8 +200,8 @@ impl Attempts<'_> {
             self.closing.parts = message.into_parts().0;
             self.kept = Kept::Not;
         }
-        if self.closing.source.as_ref().is_some_and(|s| s.borrow().is_cut()) {
-            return Missed { fault: Kind::RequestCut.into(), stale: false, unsent: false };
+        if let Some(kind) = self.closing.source.as_ref().and_then(|s| s.borrow().broken()) {
+            return Missed { fault: kind.into(), stale: false, unsent: false };
         }
         missed
     }

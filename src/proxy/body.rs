@@ -70,6 +70,8 @@ pub struct Live {
     held: Held,
     deadline: Option<Remaining>,
     finished: bool,
+    /// The last part was given, and nobody has asked for the next.
+    offered: bool,
 }
 
 /// Why a body broke off; hyper then ends the connection or the stream.
@@ -109,7 +111,7 @@ impl Live {
     /// The upstream's body, not yet on its way.
     #[inline(always)]
     pub(super) fn new(incoming: Incoming, held: Held, deadline: Option<Remaining>) -> Box<Live> {
-        Box::new(Live { incoming, closing: None, held, deadline, finished: false })
+        Box::new(Live { incoming, closing: None, held, deadline, finished: false, offered: false })
     }
 
     /// The last frame has come.
@@ -121,6 +123,15 @@ impl Live {
             let now = clock::now();
             self.held.settle(closing, now);
             closing.complete(now);
+        }
+    }
+
+    #[inline]
+    fn taken(&mut self) {
+        if std::mem::take(&mut self.offered)
+            && let Some(closing) = &self.closing
+        {
+            closing.taken();
         }
     }
 
@@ -150,6 +161,7 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
+        self.taken();
         // A body whose length is known is dropped, not polled, once its last byte is taken.
         if !self.finished && self.incoming.is_end_stream() {
             self.finish();
@@ -173,6 +185,7 @@ impl Body for ResponseBody {
             }
             ResponseBody::Live(live) => live,
         };
+        live.taken();
         if live.finished {
             return Poll::Ready(None);
         }
@@ -193,6 +206,9 @@ impl Body for ResponseBody {
                 }
                 if live.incoming.is_end_stream() {
                     live.finish();
+                } else if let Some(closing) = &live.closing {
+                    closing.offer();
+                    live.offered = true;
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -94,6 +94,21 @@ impl Closing {
         self.complete = Some(now);
     }
 
+    /// A part of the answer was given, and there will be more.
+    #[inline]
+    pub fn offer(&self) {
+        let flow = &self.connection.flow;
+        flow.offered.set(flow.offered.get() + 1);
+        flow.parts.set(flow.parts.get().wrapping_add(1));
+    }
+
+    /// The next part is asked for, or nobody will.
+    #[inline]
+    pub fn taken(&self) {
+        let flow = &self.connection.flow;
+        flow.offered.set(flow.offered.get() - 1);
+    }
+
     /// Whether the answer has been given whole.
     pub fn is_complete(&self) -> bool {
         self.complete.is_some()
@@ -102,7 +117,8 @@ impl Closing {
     fn close(&mut self, now: Instant) {
         if self.complete.is_none() && self.record.fault.is_none() {
             let status = self.record.status;
-            self.fail(Kind::ClientGone.into());
+            let kind = self.connection.flow.ending.get().unwrap_or(Kind::ClientGone);
+            self.fail(kind.into());
             // What the client saw of the answer, if it saw any, stays on record.
             self.record.status = status;
         }
@@ -141,5 +157,6 @@ impl Drop for Closing {
         let connection = &*self.connection;
         connection.busy.set(connection.busy.get() - 1);
         connection.reads_served.set(connection.line.reads.load(Relaxed));
+        connection.flow.parts.set(connection.flow.parts.get().wrapping_add(1));
     }
 }

@@ -12,6 +12,7 @@ use super::deadline::Deadlines;
 use super::{Connection, guard, hold, prepare};
 use crate::fault::{Fault, Kind};
 use crate::http::{Authority, Seen, grpc, normalize, validate};
+use crate::record::Protocol;
 use crate::route::Head;
 use crate::snapshot::{self, Action, Listener, Route, Snapshot, Tables, Target};
 use crate::upstream::Source;
@@ -216,7 +217,12 @@ async fn forward(
         return Err(Fault::because(Kind::NoCluster, reason));
     };
     let incoming = closing.incoming.take().filter(|incoming| !incoming.is_end_stream());
-    closing.source = incoming.map(|incoming| Source::new(incoming, true));
+    closing.source = incoming.map(|incoming| {
+        let one_message =
+            closing.record.protocol != Protocol::Http2 || incoming.size_hint().exact().is_some();
+        let bounded = one_message && !closing.record.grpc;
+        Source::new(incoming, true, bounded.then(|| connection.local.uploads.clone()))
+    });
     let outbound = prepare::request(connection, forwarding, &target, destination, seen, closing)?;
     if let Some(guard) = &destination.guard {
         // The head as the destination gets it, and before anything is woken or held for it.

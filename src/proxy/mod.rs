@@ -22,6 +22,7 @@ mod prepare;
 mod rescue;
 mod retry;
 mod tunnel;
+mod unread;
 
 pub use admit::Admit;
 pub use body::ResponseBody;
@@ -31,17 +32,19 @@ pub use forward::{Exchange, Failed, Forward};
 pub use observe::Observe;
 pub use passthrough::Passthrough;
 pub use rescue::Rescue;
+pub use unread::unread;
 
 use crate::auth::jwt::Cache;
 use crate::cluster::Rng;
 use crate::drain::{Counter, Drain};
+use crate::fault::Kind;
 use crate::http::headers::{Peer, RequestIds};
 use crate::http::line::Line;
 use crate::limit::Place;
 use crate::record::Direction;
 use crate::snapshot::{Reader, Snapshot};
 use crate::telemetry::{self, Telemetry};
-use crate::upstream::Pools;
+use crate::upstream::{Pools, Uploads};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -73,6 +76,8 @@ pub struct Local {
     pub drain: Arc<Drain>,
     /// This worker's exchanges in flight.
     pub counter: Counter,
+    /// Request bodies that are waited for.
+    pub uploads: Rc<Uploads>,
     /// Clusters made up for unknown hosts that may be dialled.
     pub passthrough: Passthrough,
     /// Sockets of held exchanges, watched for their end.
@@ -139,8 +144,21 @@ pub struct Connection {
     pub line: Arc<Line>,
     /// `line.reads` when the last exchange ended: more of them since then are a head under way.
     pub reads_served: Cell<u32>,
+    /// How its answers move.
+    pub flow: Flow,
     /// Its place among all client connections.
     pub seat: Seat,
+}
+
+/// How the answers of one connection move, for the board to see whether they do.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// Answers whose last part was given and which have not been asked for the next.
+    pub offered: Cell<u32>,
+    /// Parts given.
+    pub parts: Cell<u32>,
+    /// Why the connection is being ended, where it is for the client's doing.
+    pub ending: Cell<Option<Kind>>,
 }
 
 /// The layers and the spine, for one client connection.

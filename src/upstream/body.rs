@@ -4,6 +4,8 @@
 //! kept, up to a bound, so that a second try can begin anew. Past the bound, or once the response has begun,
 //! nothing is kept. Nothing is read before a try asks for it: a held body stays in the client's socket.
 
+use super::uploads::Uploads;
+use crate::fault::Kind;
 use crate::http::headers::clean_trailers;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -11,7 +13,7 @@ use hyper::body::Incoming;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 /// Bytes kept for replay of one request, as Linkerd keeps them.
@@ -31,15 +33,23 @@ pub struct Source {
     bytes: u64,
     /// When the whole request was in.
     received: Option<Instant>,
-    failed: Option<hyper::Error>,
+    broken: Option<Kind>,
+    /// Where it is looked at once its first byte has had to be waited for.
+    uploads: Option<Rc<Uploads>>,
+    /// The last read found nothing; who is to be woken if it is given up.
+    reader: Option<Waker>,
+    /// It is looked at.
+    watched: bool,
+    /// The answer has begun.
+    answered: bool,
     /// Which try may read; older ones see an end.
     turn: u32,
     waker: Option<Waker>,
 }
 
 impl Source {
-    /// A body not yet begun; `keep` while a replay may be wanted.
-    pub fn new(live: Incoming, keep: bool) -> Rc<RefCell<Source>> {
+    /// A body not yet begun; `keep` while a replay may be wanted. `uploads` bounds how long it may be silent.
+    pub fn new(live: Incoming, keep: bool, uploads: Option<Rc<Uploads>>) -> Rc<RefCell<Source>> {
         Rc::new(RefCell::new(Source {
             live: Some(live),
             kept: Vec::new(),
@@ -49,7 +59,11 @@ impl Source {
             lost: false,
             bytes: 0,
             received: None,
-            failed: None,
+            broken: None,
+            uploads,
+            reader: None,
+            watched: false,
+            answered: false,
             turn: 0,
             waker: None,
         }))
@@ -57,12 +71,13 @@ impl Source {
 
     /// Whether a further try would send the same body.
     pub fn replayable(&self) -> bool {
-        !self.lost && self.failed.is_none()
+        !self.lost && self.broken.is_none()
     }
 
     /// No further try will come: keeps nothing any more.
     pub fn settle(&mut self) {
         self.keeping = false;
+        self.answered = true;
         if self.kept_bytes > 0 {
             self.lost = true;
             // The first try has sent all that was kept; a later one may still be sending it.
@@ -90,9 +105,35 @@ impl Source {
         }
     }
 
-    /// Whether the client's body broke off.
-    pub fn is_cut(&self) -> bool {
-        self.failed.is_some()
+    /// Whether the client's body broke off, and how.
+    pub fn broken(&self) -> Option<Kind> {
+        self.broken
+    }
+
+    /// Whether the next bytes have been asked for and have not come.
+    pub fn is_waited_for(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// Whether nobody need look at it any more.
+    pub fn is_over(&self) -> bool {
+        self.live.is_none() || self.answered
+    }
+
+    /// Gives up on the client's sending more.
+    pub fn stall(&mut self) {
+        self.live = None;
+        self.broken = Some(Kind::RequestStalled);
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    #[cold]
+    fn wait(&mut self, cx: &Context<'_>) {
+        if !self.answered {
+            self.reader = Some(cx.waker().clone());
+        }
     }
 
     fn end(&mut self) {
@@ -167,7 +208,7 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         };
         let s = &mut *source.borrow_mut();
-        if s.turn != *turn || s.failed.is_some() {
+        if s.turn != *turn || s.broken.is_some() {
             return Poll::Ready(Some(Err(BodyCut)));
         }
         if let Some(bytes) = s.kept.get(*sent) {
@@ -175,10 +216,21 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Ok(Frame::data(bytes.clone()))));
         }
         if let Some(live) = &mut s.live {
-            match ready!(Pin::new(live).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(live).poll_frame(cx) else {
+                if let Some(uploads) = s.uploads.take() {
+                    uploads.add(source.clone(), s.bytes);
+                    s.watched = true;
+                }
+                if s.watched {
+                    s.wait(cx);
+                }
+                return Poll::Pending;
+            };
+            s.reader = None;
+            match frame {
                 None => s.end(),
-                Some(Err(error)) => {
-                    s.failed = Some(error);
+                Some(Err(_)) => {
+                    s.broken = Some(Kind::RequestCut);
                     s.live = None;
                     return Poll::Ready(Some(Err(BodyCut)));
                 }
@@ -217,7 +269,7 @@ impl Body for RequestBody {
             RequestBody::Shared { source, sent, done, .. } => {
                 let s = source.borrow();
                 s.live.is_none()
-                    && s.failed.is_none()
+                    && s.broken.is_none()
                     && s.kept.len() <= *sent
                     && (*done || s.trailers.is_none())
             }
@@ -271,7 +323,7 @@ mod tests {
             });
             let server = http1::Builder::new().serve_connection(TokioIo::new(server), service);
             tokio::task::spawn_local(server);
-            test(Source::new(take.await.unwrap(), true)).await;
+            test(Source::new(take.await.unwrap(), true, None)).await;
         });
     }
 

@@ -129,8 +129,18 @@ fn kind_of(error: &hyper::Error) -> Kind {
     }
 }
 
+/// How a client ended its HTTP/2 connection, if it was we who ended it for what it did.
+pub fn broke_http2(error: &hyper::Error) -> Option<Kind> {
+    let h2 = error.source()?.downcast_ref::<h2::Error>().filter(|error| !error.is_remote())?;
+    match h2.reason()? {
+        h2::Reason::NO_ERROR => None,
+        h2::Reason::ENHANCE_YOUR_CALM => Some(Kind::Http2Flood),
+        _ => Some(Kind::Http2Violation),
+    }
+}
+
 /// The error with its causes, in one line.
-pub(crate) fn full(error: &dyn std::error::Error) -> String {
+pub fn full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

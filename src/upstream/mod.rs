@@ -10,11 +10,13 @@ mod h2;
 mod lease;
 mod pool;
 mod reclaim;
+mod uploads;
 
 pub use body::{RequestBody, Source};
-pub use lease::{Lease, SendError};
+pub use lease::{Lease, SendError, broke_http2, full};
 pub use pool::{Idle, Pools};
 pub use reclaim::Reclaim;
+pub use uploads::Uploads;
 
 use std::future::Future;
 

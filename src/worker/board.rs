@@ -5,8 +5,9 @@
 //! a second.
 
 use crate::clock;
-use crate::proxy::{Connection, Local};
-use crate::record::Direction;
+use crate::fault::Kind;
+use crate::proxy::{Connection, Local, unread};
+use crate::record::{Direction, Protocol};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -42,6 +43,8 @@ pub(super) struct Entry {
     head_since: Cell<Option<Instant>>,
     /// When it is to be told to finish.
     finish_at: Cell<Option<Instant>>,
+    /// Since when the client has taken nothing of what is ready for it, and how much it had taken before.
+    stuck: Cell<Option<(Instant, u32, u32)>>,
 }
 
 impl Entry {
@@ -69,7 +72,41 @@ impl Entry {
         }
     }
 
-    fn sweep(&self, now: Instant) {
+    fn protocol(&self) -> Protocol {
+        if self.http2 { Protocol::Http2 } else { Protocol::Http11 }
+    }
+
+    /// Whether something has been ready for the client for so long without its taking any of it. Parts of
+    /// answers wait where HTTP/2 windows are shut, or behind a socket that is full.
+    fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
+        let (flow, line) = (&self.connection.flow, &self.connection.line);
+        if flow.offered.get() == 0 && line.blocked.load(Relaxed) == 0 {
+            self.stuck.set(None);
+            return false;
+        }
+        let (parts, writes) = (flow.parts.get(), line.writes.load(Relaxed));
+        match self.stuck.get() {
+            // HTTP/2 writes answers to pings, too: there only parts count, unless the socket itself is full.
+            Some((since, p, w)) if p == parts && (w == writes || flow.offered.get() > 0) => {
+                now.saturating_duration_since(since) >= patience
+            }
+            _ => {
+                self.stuck.set(Some((now, parts, writes)));
+                false
+            }
+        }
+    }
+
+    fn sweep(&self, now: Instant, patience: Option<Duration>) {
+        if patience.is_some_and(|patience| self.is_stuck(now, patience)) {
+            self.connection.flow.ending.set(Some(Kind::ResponseStalled));
+            if self.connection.busy.get() == 0 {
+                // The answer went into buffers whole, and its record is closed.
+                unread(&self.connection, self.protocol(), Kind::ResponseStalled.into());
+            }
+            self.tell(Word::End);
+            return;
+        }
         if self.finish_at.get().is_some_and(|at| now >= at) {
             self.finish_at.set(None);
             self.tell(Word::Finish);
@@ -94,7 +131,7 @@ impl Entry {
         let head_since = self.head_since.get().unwrap_or(now);
         self.head_since.set(Some(head_since));
         if now.saturating_duration_since(head_since) >= HEAD_PATIENCE {
-            tracing::debug!(client = %connection.remote, "a request head took too long");
+            unread(connection, self.protocol(), Kind::HeadStalled.into());
             self.tell(Word::End);
         }
     }
@@ -121,6 +158,7 @@ impl Board {
             idle_since: Cell::new(None),
             head_since: Cell::new(None),
             finish_at: Cell::new(finish_at),
+            stuck: Cell::new(None),
         });
         self.entries.borrow_mut().push(entry.clone());
         entry
@@ -135,9 +173,9 @@ impl Board {
     }
 
     /// One look at everyone.
-    pub(super) fn sweep(&self, now: Instant) {
+    pub(super) fn sweep(&self, now: Instant, patience: Option<Duration>) {
         // Waking runs no code of a connection, so the list cannot change under the loop.
-        self.entries.borrow().iter().for_each(|entry| entry.sweep(now));
+        self.entries.borrow().iter().for_each(|entry| entry.sweep(now, patience));
     }
 
     /// A listener is gone: its connections finish.

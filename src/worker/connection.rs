@@ -2,11 +2,12 @@
 
 use super::board::{Board, Entry, HEAD_PATIENCE, IDLE_PATIENCE, Word};
 use super::socket::Socket;
+use crate::fault::{Fault, Kind};
 use crate::http::headers::Peer;
 use crate::http::line::Line;
-use crate::proxy::{self, Connection, Local, ResponseBody, STREAM_WINDOW, Seat, Stack};
-use crate::record::Direction;
-use crate::upstream::LocalExec;
+use crate::proxy::{self, Connection, Flow, Local, ResponseBody, STREAM_WINDOW, Seat, Stack, unread};
+use crate::record::{Direction, Protocol};
+use crate::upstream::{LocalExec, broke_http2, full};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -77,6 +78,7 @@ pub(super) async fn serve(
         busy: Cell::new(0),
         line: line.clone(),
         reads_served: Cell::new(0),
+        flow: Flow::default(),
         seat,
     });
     let entry = board.add(connection.clone(), http2);
@@ -140,6 +142,26 @@ async fn serve2(socket: Socket<TcpStream>, stack: Stacked, entry: &Entry) {
     drive(entry, connection.as_mut(), |c| c.graceful_shutdown()).await;
 }
 
+/// What hyper ended the connection for, if it is for what came on it: hyper has answered 400 or 431, or said
+/// GOAWAY.
+#[cold]
+fn broken(connection: &Connection, error: &hyper::Error) {
+    let (protocol, kind) = if error.is_parse_too_large() {
+        (Protocol::Http11, Kind::HeadTooLarge)
+    } else if error.is_parse() {
+        (Protocol::Http11, Kind::BadRequest)
+    } else if let Some(kind) = broke_http2(error) {
+        (Protocol::Http2, kind)
+    } else {
+        return tracing::debug!(client = %connection.remote, %error, "client connection ended");
+    };
+    let fault = match connection.line.is_spoilt() {
+        true => Fault::because(kind, "a line of the head does not end in CRLF"),
+        false => Fault::because(kind, full(error)),
+    };
+    unread(connection, protocol, fault);
+}
+
 /// Runs hyper's connection, and does what the board says.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     entry: &Entry,
@@ -160,7 +182,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         match connection.as_mut().poll(cx) {
             Poll::Ready(result) => {
                 if let Err(error) = result {
-                    tracing::debug!(client = %entry.connection.remote, %error, "client connection ended");
+                    broken(&entry.connection, &error);
                 }
                 Poll::Ready(())
             }

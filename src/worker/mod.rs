@@ -56,6 +56,15 @@ pub enum Order {
     },
 }
 
+/// How long clients may be silent within an exchange; `None`: for ever.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    /// Within a request body that looks like one message.
+    pub body: Option<Duration>,
+    /// Without taking anything of the answers that are ready for them.
+    pub answer: Option<Duration>,
+}
+
 /// What a worker is made from.
 #[derive(Debug)]
 pub struct Make {
@@ -77,6 +86,8 @@ pub struct Make {
     pub hostname: Box<str>,
     /// Exchanges of this worker at once, at most.
     pub max_exchanges: usize,
+    /// How long clients may be silent.
+    pub patience: Patience,
 }
 
 /// A running worker.
@@ -127,8 +138,18 @@ impl Worker {
 }
 
 async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
-    let Make { index, published, telemetry, drain, connections, reclaim, mut asked, hostname, max_exchanges } =
-        make;
+    let Make {
+        index,
+        published,
+        telemetry,
+        drain,
+        connections,
+        reclaim,
+        mut asked,
+        hostname,
+        max_exchanges,
+        patience,
+    } = make;
     let departures = match Departures::new() {
         Ok(departures) => departures,
         Err(error) => return tracing::error!(%error, "a worker has no descriptor to watch clients with"),
@@ -138,6 +159,7 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
         snapshots: RefCell::new(published.reader()),
         pools: Pools::new(index, reclaim, telemetry.clone()),
         log: telemetry.worker(index),
+        uploads: Rc::default(),
         passthrough: Passthrough::new(telemetry.clone()),
         rng: RefCell::new(Rng::new()),
         ids: RefCell::new(RequestIds::new(Rng::new())),
@@ -170,7 +192,10 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
             Some(gate) = asked.recv() => local.pools.give_up_one(gate),
             _ = sweep.tick() => {
                 let now = clock::now();
-                board.sweep(now);
+                board.sweep(now, patience.answer);
+                if let Some(patience) = patience.body {
+                    local.uploads.sweep(now, patience);
+                }
                 local.pools.sweep(now);
             }
             Ok(()) = phase.changed() => match *phase.borrow() {

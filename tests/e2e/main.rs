@@ -19,6 +19,7 @@ mod discovery;
 mod examples;
 mod failures;
 mod freezing;
+mod frontdoor;
 mod functions;
 mod harness;
 mod headers;

@@ -87,6 +87,13 @@ impl RawClient {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// The same with more patience than usual.
+    #[track_caller]
+    pub fn read_to_end_within(&mut self, wait: Duration) -> String {
+        self.stream.set_read_timeout(Some(wait)).expect("a TCP socket");
+        self.read_to_end()
+    }
+
     /// Whether nothing arrives, not even an end, for so long.
     pub fn is_silent_for(&mut self, wait: Duration) -> bool {
         self.stream.set_read_timeout(Some(wait)).expect("a TCP socket");
