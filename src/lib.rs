@@ -9,6 +9,7 @@ pub mod drain;
 pub mod fault;
 pub mod http;
 pub mod record;
+pub mod sync;
 // mechanisms: no sockets, no exchange
 pub mod activator;
 pub mod auth;

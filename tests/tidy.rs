@@ -42,7 +42,7 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("rcgen", &["cli"]),
     ("opentelemetry", &["control"]),
     ("kube", &["driver", "control"]),
-    ("arc_swap", &["snapshot", "cluster", "auth"]),
+    ("arc_swap", &["snapshot", "sync", "auth"]),
     ("aws_lc_rs", &["auth", "tls"]),
     ("notify", &["control"]),
 ];

@@ -4,8 +4,8 @@
 //! burst of a thousand costs one wake-up and the list of those who rang is never longer than the number
 //! of holds.
 
-use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Mutex};
+use std::sync::atomic::Ordering;
 use tokio::sync::Notify;
 
 /// One per process, shared by every `Hold`.

@@ -22,13 +22,13 @@ use super::room::Room;
 use super::{Bell, Outlook};
 use crate::clock::{Duration, Instant};
 use crate::fault::{Advice, Kind};
-use parking_lot::Mutex;
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, fence};
 use smallvec::SmallVec;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 /// How many are answered under one taking of the lock.

@@ -1,6 +1,7 @@
 //! How much all holds of the process keep, together.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The ceilings of the process, and what is held now. One per process, shared by every `Hold`.
 #[derive(Debug)]

@@ -2,13 +2,15 @@
 
 use super::{Health, Members};
 use crate::record::Birth;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{self, Ordering::Relaxed, Ordering::SeqCst};
 
 const CLOSED: u64 = 1 << 63;
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// A name, not a state: nothing waits for it.
+static NEXT_ID: atomic::AtomicU64 = atomic::AtomicU64::new(1);
 
 /// One member of a cluster. Lives as long as anybody uses it; its id is never used again.
 #[derive(Debug)]

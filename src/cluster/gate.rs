@@ -5,19 +5,20 @@
 //! the worker that made them.
 
 use crate::fault::Kind;
-use parking_lot::Mutex;
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{self, Ordering::Relaxed, Ordering::SeqCst};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 /// Hand-overs to the same worker while an older waiter stands on another, before that one gets its turn.
 const LOCAL_TURNS: u32 = 8;
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// A name, not a state: nothing waits for it.
+static NEXT_ID: atomic::AtomicU64 = atomic::AtomicU64::new(1);
 
 /// Counts of one cluster.
 #[derive(Debug)]

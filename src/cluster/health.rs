@@ -4,9 +4,9 @@
 //! simultaneous errors exactly one trips; the ejection time grows with the multiplier, which grows with each
 //! ejection and falls by one for each sweep the endpoint stays healthy.
 
-use parking_lot::Mutex;
+use crate::sync::{AtomicBool, AtomicU32, Mutex};
 use proxy_config::model::Outlier;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 const MAX_EJECTION: Duration = Duration::from_secs(300);

@@ -8,13 +8,12 @@ use super::{Endpoint, Gate, Slot};
 use crate::activator::{Ask, Bell, Hold, HoldLimits, Parked, Room, Ticket};
 use crate::clock;
 use crate::fault::Kind;
-use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use crate::sync::{AtomicUsize, Mutex, Swap};
 use proxy_config::model::{Balance, Outlier};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// What keys of clusters begin with; a revision's has no blank in it.
@@ -28,7 +27,7 @@ const QUEUED_FOR_EACH: usize = 10;
 pub struct Members {
     /// A revision's key, or a cluster's name.
     pub key: Arc<str>,
-    list: ArcSwap<List>,
+    list: Swap<List>,
     hold: Option<Arc<Hold<Slot>>>,
     turn: AtomicUsize,
     /// Changes of the list and of who is ejected, one at a time.
@@ -57,7 +56,7 @@ impl Members {
     fn new(key: Arc<str>, hold: Option<Arc<Hold<Slot>>>) -> Arc<Members> {
         Arc::new(Members {
             key,
-            list: ArcSwap::default(),
+            list: Swap::default(),
             hold,
             turn: AtomicUsize::new(0),
             change: Mutex::new(()),

@@ -5,12 +5,14 @@
 //! is what a held exchange waits for. Nothing here opens a socket.
 
 mod balance;
+mod dismiss;
 mod endpoint;
 mod gate;
 mod health;
 mod members;
 
 pub use balance::Rng;
+pub use dismiss::Dismissed;
 pub use endpoint::{Endpoint, Slot};
 pub use gate::{Gate, GateCounts, Permit, Turn, Waiter, WaiterGone};
 pub use health::Health;

@@ -8,6 +8,7 @@ use super::fleet::Floor;
 use super::instance::{Instance, Phase};
 use super::unit::Unit;
 use crate::clock::{Duration, Instant};
+use crate::cluster::Dismissed;
 use crate::driver::InstanceId;
 use crate::fault::Kind;
 
@@ -54,21 +55,10 @@ impl Unit {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         let Phase::Ready { endpoint, since } = &instance.phase else { return };
         let (endpoint, ready) = (endpoint.clone(), *since);
-        let idle = endpoint.close_if_idle();
-        if self.removed.is_none() && self.hold.waiting() > 0 {
-            // Somebody came while it was closed: it is not too late.
-            if idle {
-                endpoint.reopen();
-                self.members.offer();
-            }
-            return;
-        }
-        endpoint.close();
-        self.members.remove(endpoint.id);
-        if idle {
-            self.rest(now, id, floor);
-        } else {
-            instance.phase = Phase::Draining { endpoint, ready, since: now };
+        match self.members.dismiss(&endpoint, self.removed.is_none()) {
+            Dismissed::Wanted => {}
+            Dismissed::Idle => self.rest(now, id, floor),
+            Dismissed::Busy => instance.phase = Phase::Draining { endpoint, ready, since: now },
         }
     }
 

@@ -1,0 +1,13 @@
+//! `activator` and `cluster` as they are, over locks and counts whose every step a scheduler may interrupt.
+//!
+//! The sources are compiled here a second time; only what they find under `crate::sync` is another. Nothing
+//! of it is part of the program.
+
+pub use pilotlight::{clock, fault, record};
+
+#[path = "../../../src/activator/mod.rs"]
+pub mod activator;
+#[path = "../../../src/cluster/mod.rs"]
+pub mod cluster;
+
+pub mod sync;

@@ -1,0 +1,321 @@
+//! Who waits for a slot gets it, whoever frees, starts, stops, leaves or comes meanwhile, in whatever order
+//! the steps of all of them happen.
+//!
+//! Each test runs under a scheduler that chooses which thread makes its next step. A thread that waits for
+//! ever is a deadlock, which the scheduler reports with the order that led to it. `PILOTLIGHT_ORDERS` says how
+//! many orders are tried (2,000 otherwise; 100,000 take some minutes).
+
+// An unmet expectation is a panic.
+#![allow(clippy::unwrap_used)]
+
+use pilotlight_interleavings::activator::{Ask, Bell, Hold, HoldLimits, Parked, Room, Ticket};
+use pilotlight_interleavings::clock;
+use pilotlight_interleavings::cluster::{Dismissed, Endpoint, Gate, Members, Rng, Slot, Taken};
+use pilotlight_interleavings::fault::Kind;
+use proxy_config::model::Balance;
+use shuttle::future::block_on;
+use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
+use shuttle::thread;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+/// Half of the orders at random, half with few, well-placed interruptions (Burckhardt et al., "A Randomized
+/// Scheduler with Probabilistic Guarantees of Finding Bugs", ASPLOS 2010).
+fn in_every_order(act: impl Fn() + Send + Sync + Clone + 'static) {
+    let orders = std::env::var("PILOTLIGHT_ORDERS").ok().and_then(|count| count.parse().ok());
+    let orders: usize = orders.unwrap_or(2_000);
+    let act = move || {
+        // Whatever draws lots draws the same ones again when an order is replayed.
+        fastrand::seed(1);
+        act();
+    };
+    shuttle::check_random(act.clone(), orders.div_ceil(2));
+    shuttle::check_pct(act, orders.div_ceil(2), 3);
+}
+
+fn hold<G>(bell: &Arc<Bell>, room: &Arc<Room>) -> Arc<Hold<G>> {
+    Hold::new(HoldLimits::default(), bell.clone(), room.clone())
+}
+
+fn endpoint(number: u16, limit: u32) -> Arc<Endpoint> {
+    Endpoint::new(SocketAddr::from(([127, 0, 0, 1], number)), "one".into(), 1, limit)
+}
+
+/// A function, its scaler's bell, and what is known of those who use it.
+struct World {
+    members: Arc<Members>,
+    bell: Arc<Bell>,
+    room: Arc<Room>,
+    served: AtomicUsize,
+    over: AtomicBool,
+    /// Instances that were told to end: nothing may begin there any more.
+    ended: [AtomicBool; 8],
+    started: AtomicU32,
+}
+
+impl World {
+    fn new() -> Arc<World> {
+        let (bell, room) = (Arc::new(Bell::new()), Arc::new(Room::default()));
+        Arc::new(World {
+            members: Members::started("default/hello-1".into(), hold(&bell, &room)),
+            bell,
+            room,
+            served: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+            ended: Default::default(),
+            started: AtomicU32::new(0),
+        })
+    }
+
+    fn waiting(&self) -> usize {
+        self.members.hold().unwrap().waiting()
+    }
+
+    /// An instance that is ready at once.
+    fn start(&self, limit: u32) -> Arc<Endpoint> {
+        let number = self.started.fetch_add(1, SeqCst);
+        let endpoint = endpoint(number as u16, limit);
+        self.members.insert(endpoint.clone());
+        self.members.offer();
+        endpoint
+    }
+
+    fn take(&self) -> Result<Taken, Kind> {
+        let mut rng = Rng::with_seed(1);
+        let now = clock::now();
+        self.members.take_or_wait(Balance::LeastRequest, None, &mut rng, &[], || Ok(Ask::at(now)))
+    }
+
+    /// One exchange, from its asking to its end.
+    fn exchange(&self) {
+        let slot = match self.take().unwrap() {
+            Taken::Slot(slot) => slot,
+            Taken::Wait(ticket) => block_on(ticket).unwrap(),
+        };
+        self.work(&slot);
+        drop(slot);
+        self.served.fetch_add(1, SeqCst);
+    }
+
+    fn work(&self, slot: &Slot) {
+        let at = slot.endpoint();
+        assert!(at.active() >= 1 && (at.limit() == 0 || at.active() <= at.limit()), "more than may be");
+        let number = usize::from(at.address.port());
+        assert!(!self.ended[number].load(SeqCst), "sent to an instance that was told to end");
+        thread::yield_now();
+        assert!(!self.ended[number].load(SeqCst), "an instance was told to end at its work");
+    }
+
+    /// One exchange whose client leaves at some moment.
+    fn leaver(&self) {
+        match self.take().unwrap() {
+            Taken::Slot(slot) => self.work(&slot),
+            Taken::Wait(mut ticket) => {
+                thread::yield_now();
+                let _ = Pin::new(&mut ticket).poll(&mut Context::from_waker(Waker::noop()));
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// Hears the bell until all is over, and looks as the scaler does.
+    fn scaler(&self, mut look: impl FnMut()) {
+        while !self.over.load(SeqCst) {
+            block_on(self.bell.rung());
+            for number in self.bell.take() {
+                let hold = self.members.hold().unwrap();
+                assert_eq!(number, hold.number());
+                hold.looked_at();
+                look();
+            }
+        }
+    }
+
+    fn end(&self, scaler: thread::JoinHandle<()>, served: usize) {
+        self.over.store(true, SeqCst);
+        self.bell.ring();
+        scaler.join().unwrap();
+        assert_eq!(self.served.load(SeqCst), served);
+        assert_eq!((self.waiting(), self.members.in_flight()), (0, 0), "all that was held was given back");
+        assert_eq!((self.room.held(), self.room.bytes()), (0, 0));
+    }
+}
+
+fn spawn(world: &Arc<World>, act: fn(&World)) -> thread::JoinHandle<()> {
+    let world = world.clone();
+    thread::spawn(move || act(&world))
+}
+
+#[test]
+fn who_begins_to_wait_while_nothing_runs_is_heard_and_served() {
+    in_every_order(|| {
+        let world = World::new();
+        let threads: Vec<_> = (0..3).map(|_| spawn(&world, World::exchange)).collect();
+        let scaler = spawn(&world, |world| {
+            world.scaler(|| {
+                if world.waiting() > 0 && world.members.is_empty() {
+                    world.start(1);
+                }
+            });
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(world.started.load(SeqCst), 1, "one start, whoever came first");
+        world.end(scaler, 3);
+    });
+}
+
+#[test]
+fn a_slot_that_is_freed_while_somebody_begins_to_wait_is_not_left_idle() {
+    in_every_order(|| {
+        let world = World::new();
+        world.start(2);
+        let threads: Vec<_> = (0..5).map(|_| spawn(&world, World::exchange)).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        world.end(thread::spawn(|| {}), 5);
+    });
+}
+
+#[test]
+fn who_leaves_gives_its_slot_to_the_next() {
+    in_every_order(|| {
+        let world = World::new();
+        let leavers: Vec<_> = (0..2).map(|_| spawn(&world, World::leaver)).collect();
+        let stayers: Vec<_> = (0..2).map(|_| spawn(&world, World::exchange)).collect();
+        let starter = spawn(&world, |world| drop(world.start(1)));
+        for thread in leavers.into_iter().chain(stayers).chain([starter]) {
+            thread.join().unwrap();
+        }
+        world.end(thread::spawn(|| {}), 2);
+    });
+}
+
+#[test]
+fn requests_that_meet_the_end_of_the_last_instance_are_served_by_it_or_by_the_next() {
+    in_every_order(|| {
+        let world = World::new();
+        let first = world.start(1);
+        let scaler = {
+            let world = world.clone();
+            thread::spawn(move || {
+                let mut last = Some(first);
+                let gone = |endpoint: Arc<Endpoint>| match world.members.dismiss(&endpoint, true) {
+                    Dismissed::Idle => {
+                        world.ended[usize::from(endpoint.address.port())].store(true, SeqCst);
+                        assert_eq!(endpoint.active(), 0, "something began there after it was dismissed");
+                        None
+                    }
+                    // It goes on, or would be looked at again when its work is done.
+                    Dismissed::Wanted => Some(endpoint),
+                    Dismissed::Busy => {
+                        endpoint.reopen();
+                        world.members.insert(endpoint.clone());
+                        world.members.offer();
+                        Some(endpoint)
+                    }
+                };
+                last = last.and_then(gone);
+                world.scaler(|| {
+                    if last.is_none() && world.waiting() > 0 {
+                        last = Some(world.start(1));
+                    }
+                });
+            })
+        };
+        let threads: Vec<_> = (0..3).map(|_| spawn(&world, World::exchange)).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(world.started.load(SeqCst) <= 2, "one more start at most");
+        world.end(scaler, 3);
+    });
+}
+
+/// Takes the one slot there is, if it is free.
+fn take(free: &AtomicU32) -> Option<u32> {
+    (free.swap(0, SeqCst) == 1).then_some(1)
+}
+
+fn park(hold: &Arc<Hold<u32>>, free: &AtomicU32) -> Option<Ticket<u32>> {
+    match hold.park(Ask::at(clock::now()), || take(free)).unwrap() {
+        Parked::Now(_) => None,
+        Parked::Wait(ticket) => Some(ticket),
+    }
+}
+
+#[test]
+fn newcomers_never_pass_those_who_wait() {
+    in_every_order(|| {
+        let hold: Arc<Hold<u32>> = hold(&Arc::new(Bell::new()), &Arc::new(Room::default()));
+        let free = Arc::new(AtomicU32::new(0));
+        let turn = Arc::new(AtomicU32::new(0));
+        let first = park(&hold, &free).expect("nothing is free");
+        let releaser = {
+            let (hold, free) = (hold.clone(), free.clone());
+            thread::spawn(move || {
+                // The one slot there is comes free, and once more when the first has had it.
+                for _ in 0..2 {
+                    free.store(1, SeqCst);
+                    while free.load(SeqCst) == 1 {
+                        hold.offer(clock::now(), || take(&free));
+                        thread::yield_now();
+                    }
+                }
+            })
+        };
+        let newcomer = {
+            let (hold, free, turn) = (hold.clone(), free.clone(), turn.clone());
+            thread::spawn(move || {
+                if let Some(ticket) = park(&hold, &free) {
+                    block_on(ticket).unwrap();
+                }
+                // The one who came first has been granted its slot, picked up or not.
+                let left = hold.waiting();
+                assert_eq!(left, 0, "somebody was passed");
+                turn.fetch_add(1, SeqCst);
+            })
+        };
+        block_on(first).unwrap();
+        turn.fetch_add(1, SeqCst);
+        releaser.join().unwrap();
+        newcomer.join().unwrap();
+        assert_eq!(turn.load(SeqCst), 2);
+    });
+}
+
+#[test]
+fn connections_are_never_more_than_may_be_and_who_waits_for_one_gets_it() {
+    in_every_order(|| {
+        let gate = Arc::new(Gate::default());
+        let most = Arc::new(AtomicU32::new(0));
+        let threads: Vec<_> = (0..3)
+            .map(|worker| {
+                let (gate, most) = (gate.clone(), most.clone());
+                thread::spawn(move || {
+                    let mut again = false;
+                    loop {
+                        if let Some(permit) = gate.connection(1) {
+                            assert_eq!(most.fetch_add(1, SeqCst), 0);
+                            thread::yield_now();
+                            most.fetch_sub(1, SeqCst);
+                            drop(permit);
+                            return;
+                        }
+                        let (waiter, first) = gate.wait(worker, again);
+                        if first && let Some(permit) = gate.connection(1) {
+                            drop(waiter);
+                            assert_eq!(most.fetch_add(1, SeqCst), 0);
+                            most.fetch_sub(1, SeqCst);
+                            drop(permit);
+                            return;
+                        }
+                        block_on(waiter).unwrap();
+                        again = true;
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!((gate.waiting(), gate.counts().connections), (0, 0));
+    });
+}
