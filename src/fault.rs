@@ -165,6 +165,8 @@ faults! {
     HoldCeiling: Proxy, Park, 503, 14, Never, "UO", "hold_ceiling", "too many requests are waiting in this proxy";
     /// The deadline is sooner than an instance can be expected; one is started for those who come later.
     StartTooLate: Proxy, Park, 504, 4, Never, "UT", "hold_deadline_too_short", "the function would start too late for this request's deadline; it is being started";
+    /// More requests wait at max-scale than can be served before this one's deadline.
+    WaitTooLong: Proxy, Park, 503, 14, Never, "UO", "hold_wait_too_long", "too many requests are waiting for this function to serve this one before its deadline";
     /// The deadline passed while the request was held.
     HoldTimeout: Proxy, Park, 504, 4, Never, "UT", "hold_timeout", "upstream request timeout";
     /// The request was held for as long as any may be.

@@ -17,7 +17,8 @@
 //! the oldest by one of the rules above, so newcomers never pass those who wait.
 
 use super::overload::{End, Overload};
-use super::queue::{Queue, State};
+use super::pace::Pace;
+use super::queue::{Queue, State, Terms};
 use super::room::Room;
 use super::{Bell, Outlook};
 use crate::clock::{Duration, Instant};
@@ -33,6 +34,10 @@ use std::task::{Context, Poll, Waker};
 
 /// How many are answered under one taking of the lock.
 const BATCH: usize = 32;
+/// Of the time that somebody gives, what may be reckoned with: what comes in between has the rest.
+const SAFE: f64 = 0.8;
+/// A line is searched for those who cannot be served in time no more often.
+const SEARCH: Duration = Duration::from_millis(10);
 
 /// The bounds of one hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +106,9 @@ struct Inner<G> {
     limits: HoldLimits,
     outlook: Outlook,
     overload: Overload,
+    pace: Pace,
+    /// When it was last searched for those who cannot be served in time.
+    searched: Option<Instant>,
 }
 
 impl<G> Hold<G> {
@@ -118,6 +126,8 @@ impl<G> Hold<G> {
                 limits,
                 outlook: Outlook::default(),
                 overload: Overload::default(),
+                pace: Pace::default(),
+                searched: None,
             }),
         })
     }
@@ -140,7 +150,7 @@ impl<G> Hold<G> {
 
     /// Since when the oldest waits.
     pub fn oldest(&self) -> Option<Instant> {
-        self.inner.lock().queue.at(End::Oldest).map(|(since, _)| since)
+        self.inner.lock().queue.at(End::Oldest).map(|head| head.since)
     }
 
     /// Bytes that those who wait keep in memory.
@@ -155,7 +165,11 @@ impl<G> Hold<G> {
 
     /// Says what those who come have to expect.
     pub fn set_outlook(&self, outlook: Outlook) {
-        self.inner.lock().outlook = outlook;
+        let mut inner = self.inner.lock();
+        if outlook.places == 0 {
+            inner.pace.pause();
+        }
+        inner.outlook = outlook;
     }
 
     /// Whether an instance that is frozen will serve those who come.
@@ -170,6 +184,7 @@ impl<G> Hold<G> {
             Kind::HoldFull | Kind::HoldBytesFull | Kind::HoldCeiling => {
                 inner.outlook.advice(inner.limits.overflow_status)
             }
+            Kind::WaitTooLong => inner.turn_advice(now),
             Kind::StartTooLate => inner.outlook.advice(0),
             Kind::NeverListened
             | Kind::NeverReady
@@ -208,7 +223,7 @@ impl<G> Hold<G> {
     ///
     /// # Errors
     /// `HoldFull` and `HoldBytesFull` at this hold's limits, `HoldCeiling` at those of the process,
-    /// `StartTooLate`, `WaitsForItself`; while nothing is started for a while, the reason for that.
+    /// `StartTooLate`, `WaitTooLong`, `WaitsForItself`; while nothing is started for a while, the reason for that.
     pub fn park(self: &Arc<Self>, ask: Ask, again: impl FnOnce() -> Option<G>) -> Result<Parked<G>, Kind> {
         let mut inner = self.inner.lock();
         self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -247,17 +262,33 @@ impl<G> Hold<G> {
     pub fn offer(&self, now: Instant, mut next: impl FnMut() -> Option<G>) -> usize {
         let mut served = 0;
         self.answer(|inner| {
-            let (since, deadline) = inner.queue.at(End::Oldest)?;
-            let end = inner.overload.end(now, inner.outlook.crowded, since, deadline);
-            let (_, deadline) = inner.queue.at(end)?;
-            if deadline.is_some_and(|deadline| deadline <= now) {
+            let head = inner.queue.at(End::Oldest)?;
+            let end = inner.overload.end(now, inner.outlook.crowded, &head);
+            let terms = inner.queue.at(end)?;
+            if terms.deadline.is_some_and(|deadline| deadline <= now) {
                 return Some((end, State::Refused(Kind::HoldTimeout)));
             }
             let grant = next()?;
             served += 1;
+            if inner.outlook.places > 0 {
+                inner.pace.granted(now, inner.outlook.places);
+            }
             Some((end, State::Granted(grant)))
         });
+        if self.waiting() > 0 {
+            self.refuse_lost(now);
+        }
         served
+    }
+
+    /// Refuses, where only finished work makes room, those who would be finished after their deadlines.
+    fn refuse_lost(&self, now: Instant) {
+        let mut wakers = Vec::new();
+        let mut inner = self.inner.lock();
+        let refused = inner.refuse_lost(now, &mut wakers);
+        self.waiting.fetch_sub(refused, Ordering::SeqCst);
+        drop(inner);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Answers everybody who waits with a fault. Returns how many.
@@ -269,7 +300,7 @@ impl<G> Hold<G> {
     pub fn expire(&self, now: Instant) -> usize {
         let age = self.inner.lock().limits.age;
         self.answer(|inner| {
-            let (since, _) = inner.queue.at(End::Oldest)?;
+            let since = inner.queue.at(End::Oldest)?.since;
             let over = now.saturating_duration_since(since) >= age;
             over.then_some((End::Oldest, State::Refused(Kind::HoldAge)))
         })
@@ -294,6 +325,7 @@ impl<G> Hold<G> {
             }
             if inner.queue.waiting() == 0 {
                 inner.overload.clear();
+                inner.pace.pause();
             }
             drop(inner);
             wakers.into_iter().for_each(Waker::wake);
@@ -331,13 +363,50 @@ impl<G> Inner<G> {
         if expected.zip(ask.deadline).is_some_and(|(expected, deadline)| deadline < expected) {
             return Err(Turned { kind: Kind::StartTooLate, counts: true });
         }
+        let (places, ahead) = (self.outlook.places, self.queue.waiting());
+        let given = ask.deadline.map(|deadline| deadline.saturating_duration_since(ask.now).mul_f64(SAFE));
+        let finished = if places > 0 { self.pace.until_finished(ask.now, ahead, places) } else { None };
+        if finished.zip(given).is_some_and(|(finished, given)| finished > given) {
+            return Err(Kind::WaitTooLong.into());
+        }
         if self.queue.waiting() >= self.limits.count {
             return Err(Kind::HoldFull.into());
         }
         if self.queue.bytes().saturating_add(ask.bytes) > self.limits.bytes {
             return Err(Kind::HoldBytesFull.into());
         }
-        self.queue.push(ask.now, ask.deadline, ask.bytes).ok_or(Kind::HoldCeiling.into())
+        let promised = finished.unwrap_or_default();
+        let terms = Terms { since: ask.now, deadline: ask.deadline, bytes: ask.bytes, promised };
+        self.queue.push(terms).ok_or(Kind::HoldCeiling.into())
+    }
+
+    /// See `Hold::refuse_lost`.
+    fn refuse_lost(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> usize {
+        let places = self.outlook.places;
+        let soon = self.searched.is_some_and(|at| now.saturating_duration_since(at) < SEARCH);
+        if soon || places == 0 || self.pace.took(now, places).is_none() {
+            return 0;
+        }
+        self.searched = Some(now);
+        let Some(head) = self.queue.at(End::Oldest) else { return 0 };
+        let end = self.overload.end(now, self.outlook.crowded, &head);
+        let pace = self.pace;
+        let lost = |ahead, terms: &mut Terms| {
+            let Some(finished) = pace.until_finished(now, ahead, places) else { return false };
+            if terms.promised.is_zero() {
+                terms.promised = now.saturating_duration_since(terms.since) + finished;
+            }
+            // Only whom not even a better pace would help: an average is not certain.
+            terms.deadline.is_some_and(|deadline| deadline < now + finished.mul_f64(SAFE))
+        };
+        self.queue.refuse_where(end, Kind::WaitTooLong, lost, wakers)
+    }
+
+    /// To come back when those who wait now have had their turn, in whole seconds.
+    fn turn_advice(&self, now: Instant) -> Advice {
+        let turn = self.pace.until_granted(now, self.queue.waiting(), self.outlook.places);
+        let seconds = turn.map_or(1.0, |turn| turn.as_secs_f64().ceil().clamp(1.0, 3600.0));
+        Advice { retry_after: seconds as u16, status: self.limits.overflow_status }
     }
 }
 

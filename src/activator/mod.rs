@@ -10,6 +10,7 @@ mod hold;
 mod learned;
 mod outlook;
 mod overload;
+mod pace;
 mod queue;
 mod room;
 #[cfg(test)]

@@ -24,6 +24,9 @@ pub struct Outlook {
     pub again: Option<Instant>,
     /// Until then, by `again`, nobody is let in: this is why.
     pub shut: Option<Kind>,
+    /// Exchanges that all instances together take at a time, where no more can be had; 0: not known, or no
+    /// limit, or there may soon be more.
+    pub places: u32,
 }
 
 impl Outlook {

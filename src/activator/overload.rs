@@ -4,8 +4,10 @@
 //! about to give up, and all work is wasted. So, as CoDel does (Nichols and Jacobson, ACM Queue 2012): when
 //! the wait of the head of the line has been above a target for a whole interval, and no instance can be
 //! added, the newest are served first (adaptive LIFO; Maurer, ACM Queue 2015) until the head is below the
-//! target again. The target is a part of the time that the head was given, since patience is what counts.
+//! target again. The target is a part of the time that the head was given, since patience is what counts; or,
+//! where its wait was foreseen and there was time for it, what was foreseen and a little more.
 
+use super::queue::Terms;
 use crate::clock::{Duration, Instant};
 
 /// The wait of the head must be above its target for this long.
@@ -27,11 +29,12 @@ pub(super) struct Overload {
 }
 
 impl Overload {
-    /// Which end is served at `now`, where the head of the line waits since `since` and may until `deadline`.
-    /// `crowded`: no instance can be added.
-    pub fn end(&mut self, now: Instant, crowded: bool, since: Instant, deadline: Option<Instant>) -> End {
-        let given = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(since));
-        let target = (given / 4).clamp(TARGET.0, TARGET.1);
+    /// Which end is served at `now`, with this one at the head of the line. `crowded`: no instance can be added.
+    pub fn end(&mut self, now: Instant, crowded: bool, head: &Terms) -> End {
+        let since = head.since;
+        let given = head.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(since));
+        // Who was taken in for a longer wait is not in the way of others until it is longer than that.
+        let target = (given / 4).clamp(TARGET.0, TARGET.1).max(head.promised + head.promised / 4);
         if !crowded || now.saturating_duration_since(since) <= target {
             self.above = None;
             return End::Oldest;
@@ -57,7 +60,11 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let got: Vec<End> = looks
             .iter()
-            .map(|(now, crowded, since)| overload.end(at(*now), *crowded, at(*since), Some(at(since + 1000))))
+            .map(|(now, crowded, since)| {
+                let deadline = Some(at(since + 1000));
+                let head = Terms { since: at(*since), deadline, bytes: 0, promised: Duration::ZERO };
+                overload.end(at(*now), *crowded, &head)
+            })
             .collect();
         assert_eq!(got, want, "{looks:?}");
     }

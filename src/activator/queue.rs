@@ -6,7 +6,7 @@
 
 use super::overload::End;
 use super::room::Room;
-use crate::clock::Instant;
+use crate::clock::{Duration, Instant};
 use crate::fault::Kind;
 use std::sync::Arc;
 use std::task::Waker;
@@ -28,12 +28,23 @@ pub(super) enum State<G> {
     Vacant,
 }
 
+/// What somebody in line said, and was told, when he came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// When he came.
+    pub since: Instant,
+    /// Until when he may wait.
+    pub deadline: Option<Instant>,
+    /// Bytes that he keeps in memory.
+    pub bytes: usize,
+    /// For how long he had to expect to wait.
+    pub promised: Duration,
+}
+
 #[derive(Debug)]
 struct Place<G> {
     state: State<G>,
-    since: Instant,
-    deadline: Option<Instant>,
-    bytes: usize,
+    terms: Terms,
     /// Towards the oldest; for a vacant place: the next vacant one.
     before: u32,
     /// Towards the newest.
@@ -77,13 +88,10 @@ impl<G> Queue<G> {
         self.bytes
     }
 
-    /// Since when who stands at this end of the line waits, and until when it may.
-    pub fn at(&self, end: End) -> Option<(Instant, Option<Instant>)> {
+    /// Who stands at this end of the line.
+    pub fn at(&self, end: End) -> Option<Terms> {
         let index = self.index(end);
-        (index != NONE).then(|| {
-            let place = &self.places[index as usize];
-            (place.since, place.deadline)
-        })
+        (index != NONE).then(|| self.places[index as usize].terms)
     }
 
     fn index(&self, end: End) -> u32 {
@@ -94,12 +102,11 @@ impl<G> Queue<G> {
     }
 
     /// A new place at the end of the line; none: the process has no room for it.
-    pub fn push(&mut self, since: Instant, deadline: Option<Instant>, bytes: usize) -> Option<u32> {
-        if !self.room.enter(bytes) {
+    pub fn push(&mut self, terms: Terms) -> Option<u32> {
+        if !self.room.enter(terms.bytes) {
             return None;
         }
-        let state = State::Waits(None);
-        let place = Place { state, since, deadline, bytes, before: self.newest, after: NONE };
+        let place = Place { state: State::Waits(None), terms, before: self.newest, after: NONE };
         let index = if self.vacant == NONE {
             self.places.push(place);
             (self.places.len() - 1) as u32
@@ -116,7 +123,7 @@ impl<G> Queue<G> {
         self.newest = index;
         self.used += 1;
         self.waiting += 1;
-        self.bytes += bytes;
+        self.bytes += terms.bytes;
         Some(index)
     }
 
@@ -134,6 +141,34 @@ impl<G> Queue<G> {
                 unreachable!("only who waits is in line")
             }
         }
+    }
+
+    /// Refuses everybody of whom `lost` says so, from this end on; it is told how many who stay are in front.
+    /// The wakers are to be woken outside the lock. Returns how many were refused.
+    pub fn refuse_where(
+        &mut self,
+        from: End,
+        kind: Kind,
+        mut lost: impl FnMut(usize, &mut Terms) -> bool,
+        wakers: &mut Vec<Waker>,
+    ) -> usize {
+        let (mut index, mut stay, mut refused) = (self.index(from), 0, 0);
+        while index != NONE {
+            let place = &mut self.places[index as usize];
+            let next = if from == End::Oldest { place.after } else { place.before };
+            if lost(stay, &mut place.terms) {
+                self.unlink(index);
+                let state = &mut self.places[index as usize].state;
+                if let State::Waits(waker) = std::mem::replace(state, State::Refused(kind)) {
+                    wakers.extend(waker);
+                }
+                refused += 1;
+            } else {
+                stay += 1;
+            }
+            index = next;
+        }
+        refused
     }
 
     /// What became of a place.
@@ -161,7 +196,7 @@ impl<G> Queue<G> {
     fn unlink(&mut self, index: u32) {
         let (before, after, bytes) = {
             let place = &self.places[index as usize];
-            (place.before, place.after, place.bytes)
+            (place.before, place.after, place.terms.bytes)
         };
         match before {
             NONE => self.oldest = after,

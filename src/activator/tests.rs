@@ -210,6 +210,71 @@ fn advice_comes_from_what_was_learned() {
     }
 }
 
+/// A line at max-scale whose slots, two, come free every 50 ms in turn.
+fn crowded(now: Instant) -> Arc<Hold<u32>> {
+    let hold = hold(HoldLimits { overflow_status: 429, ..HoldLimits::default() });
+    hold.set_outlook(Outlook { awake: true, at_most: true, crowded: true, places: 2, ..Outlook::default() });
+    let mut line: Vec<_> = (0..41).map(|_| wait(&hold, now)).collect();
+    for n in 0..40 {
+        hold.offer(now + Duration::from_millis(50 * n), numbers(1));
+    }
+    let ends: Vec<_> = line.iter_mut().map(look).collect();
+    assert_eq!(ends.iter().filter(|end| matches!(end, Some(Ok(_)))).count(), 40);
+    hold
+}
+
+fn asking(now: Instant, patience: u64) -> Ask {
+    Ask { deadline: Some(now + Duration::from_millis(patience)), ..Ask::at(now) }
+}
+
+#[test]
+fn who_cannot_be_served_in_time_at_max_scale_is_told_so_on_arrival_and_when_to_come_back() {
+    let begin = clock::now();
+    let (hold, now) = (crowded(begin), begin + 2 * SECOND);
+    let mut line = Vec::new();
+    // Its own 100 ms, and 50 ms for each in front, within four fifths of what it gives.
+    while line.len() < 100 {
+        match hold.park(asking(now, 1_000), || None) {
+            Ok(Parked::Wait(ticket)) => line.push(ticket),
+            Ok(Parked::Now(_)) => panic!("nothing is free"),
+            Err(kind) => {
+                assert_eq!(kind, Kind::WaitTooLong);
+                break;
+            }
+        }
+    }
+    assert!((12..=14).contains(&line.len()), "{} are taken in", line.len());
+    assert!(hold.park(asking(now, 10_000), || None).is_ok(), "who has more time is taken in");
+    assert!(hold.park(Ask::at(now), || None).is_ok(), "and who says nothing");
+    let advice = hold.advice(now, Kind::WaitTooLong);
+    assert_eq!((advice.retry_after, advice.status), (1, 429));
+}
+
+#[test]
+fn who_waits_in_a_line_that_has_become_slow_is_told_as_soon_as_it_is_known() {
+    let begin = clock::now();
+    let (hold, now) = (crowded(begin), begin + 2 * SECOND);
+    let mut line = Vec::new();
+    while let Ok(Parked::Wait(ticket)) = hold.park(asking(now, 1_000), || None) {
+        line.push(ticket);
+    }
+    // Slots come free once in 300 ms from now on.
+    let mut refused = Vec::new();
+    for n in 1..=3 {
+        hold.offer(now + Duration::from_millis(300 * n), numbers(1));
+        line.retain_mut(|ticket| match look(ticket) {
+            Some(Err(kind)) => {
+                refused.push((n, kind));
+                false
+            }
+            Some(Ok(_)) => false,
+            None => true,
+        });
+    }
+    assert!(refused.iter().all(|(_, kind)| *kind == Kind::WaitTooLong), "{refused:?}");
+    assert!(refused.iter().filter(|(n, _)| *n <= 2).count() >= 5, "{refused:?}");
+}
+
 #[test]
 fn refusal_reaches_everybody() {
     let hold = hold(HoldLimits::default());

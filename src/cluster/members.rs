@@ -5,7 +5,7 @@
 
 use super::balance::{List, Rng};
 use super::{Endpoint, Gate, Slot};
-use crate::activator::{Ask, Bell, Hold, HoldLimits, Parked, Room, Ticket};
+use crate::activator::{Ask, Bell, Hold, HoldLimits, Outlook, Parked, Room, Ticket};
 use crate::clock;
 use crate::fault::Kind;
 use crate::sync::{AtomicUsize, Mutex, Swap};
@@ -282,6 +282,8 @@ impl Registry {
         if let Some(hold) = &members.hold {
             let count = QUEUED_FOR_EACH.saturating_mul(concurrency as usize).saturating_mul(wanted.len());
             hold.set_limits(HoldLimits { count, ..HoldLimits::default() });
+            let places = u32::try_from(wanted.len()).unwrap_or(u32::MAX).saturating_mul(concurrency);
+            hold.set_outlook(Outlook { awake: true, at_most: true, places, ..Outlook::default() });
         }
         // A greater limit than before makes room for those who wait.
         members.offer();

@@ -77,7 +77,9 @@ impl Attempts<'_> {
         let unread = self.closing.source.as_ref().is_some_and(|s| s.borrow().received().is_none());
         let http1 = self.closing.record.protocol != Protocol::Http2;
         let departures = &self.connection.local.departures;
-        let departure = (unread && http1).then(|| departures.watch(self.connection.socket)).flatten();
+        let departure = (unread && http1 && !self.connection.half_close)
+            .then(|| departures.watch(self.connection.socket, false))
+            .flatten();
         async move {
             let Some(departure) = departure else { return ticket.await };
             match select(ticket, departure).await {

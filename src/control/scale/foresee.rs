@@ -18,17 +18,28 @@ impl Unit {
         let gone = self.present() + frozen == 0;
         let shut = self.backoff.shut(now).or_else(|| self.starts_limited(now)).filter(|_| gone);
         self.metrics.circuit_open.set(i64::from(self.backoff.shut(now).is_some() && gone));
+        let at_most = self.terms.max > 0 && self.present() >= self.terms.max;
+        let settled = (self.bound || at_most) && begun.is_none() && held_back.is_none() && frozen == 0;
         self.hold.set_outlook(Outlook {
             start,
             ready_at: begun.or(held_back).zip(start).map(|(begins, start)| begins + start),
             awake: ready > 0 || frozen > 0,
             frozen: frozen > 0,
-            at_most: self.terms.max > 0 && self.present() >= self.terms.max,
+            at_most,
             crowded: self.bound && begun.is_none(),
             deaf: ready == 0 && begun.is_some() && !self.instances.values().any(|i| i.listening.is_some()),
             again: held_back,
             shut,
+            places: if settled { self.places() } else { 0 },
         });
+    }
+
+    /// Exchanges that those that are ready take at a time; 0: there is no limit.
+    fn places(&self) -> u32 {
+        let limits = self.instances.values().filter_map(|i| Some(i.ready()?.limit()));
+        limits
+            .reduce(|all, limit| if all == 0 || limit == 0 { 0 } else { all.saturating_add(limit) })
+            .unwrap_or(0)
     }
 
     /// Writes down how many there are.

@@ -81,13 +81,33 @@ fn others_that_are_starting_get_their_share_of_those_who_wait() {
 }
 
 #[test]
-fn in_overload_the_newest_are_served_and_hardly_any_work_is_wasted() {
+fn in_overload_what_can_be_done_is_done_and_the_others_are_told_at_once() {
     let arrivals = (0..3_600).map(|n| (Duration::from_micros(16_667 * n), millis(100), SECOND));
     let mut sim = Sim::new(1, script(revision("hello", 1, 2), arrivals.collect()));
     sim.run();
     let late = sim.ends.values().filter(|end| **end == End::Late).count();
     assert!(sim.served() >= 18 * 60, "{} of 1200 that two instances can do; {late} too late", sim.served());
     assert_eq!(sim.world.started().len(), 2);
+    assert_eq!(sim.served() + sim.refused.len(), 3_600, "who is not served is refused");
+    let late = sim.refused.iter().filter(|after| **after > millis(10)).count();
+    assert_eq!(late, 0, "told later than 10 ms after they came: {:?}", sim.refused);
+}
+
+/// The same, with work of any length: what is foreseen is an average.
+#[test]
+fn in_overload_with_uneven_work_few_are_taken_in_that_cannot_be_served() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let requests = (0..3_600).map(|n| {
+        let works = -(1.0 - random.f64()).ln() * 0.1;
+        (Duration::from_micros(16_667 * n), Duration::from_secs_f64(works), SECOND)
+    });
+    let mut sim = Sim::new(1, script(revision("hello", 1, 2), requests.collect()));
+    sim.run();
+    let count = |which: fn(&End) -> bool| sim.ends.values().filter(|end| which(end)).count();
+    let (late, left) = (count(|end| *end == End::Late), count(|end| *end == End::Left));
+    let slow = sim.refused.iter().filter(|after| **after > millis(10)).count();
+    assert!(sim.served() >= 1_080, "{} served, {late} late, {left} left", sim.served());
+    assert!(late + left + slow <= 180, "one in twenty: {late} late, {left} left, {slow} told late");
 }
 
 #[test]
@@ -117,7 +137,7 @@ fn a_queue_that_is_full_says_so_and_when_to_come_back() {
     world.wind(millis(2_400));
     world.listen(1);
     drop(answer(&mut tickets[0]));
-    let advice = world.members("hello").hold().unwrap().advice(clock::now(), Kind::HoldFull);
+    let advice = world.members("hello").hold().unwrap().advice(world.now, Kind::HoldFull);
     assert_eq!((advice.retry_after, advice.status), (3, 429));
 }
 

@@ -51,6 +51,8 @@ pub(super) struct Sim {
     waiting: BTreeMap<usize, (Ticket<Slot>, Instant)>,
     working: BTreeMap<usize, Slot>,
     pub ends: BTreeMap<usize, End>,
+    /// How long after its arrival each of those was refused that were.
+    pub refused: Vec<Duration>,
     seen: (usize, usize),
     /// Instances that have not ended.
     live: Vec<InstanceId>,
@@ -75,6 +77,7 @@ impl Sim {
             waiting: BTreeMap::new(),
             working: BTreeMap::new(),
             ends: BTreeMap::new(),
+            refused: Vec::new(),
             seen: (0, 0),
             live: Vec::new(),
             most_live: 0,
@@ -185,6 +188,10 @@ impl Sim {
     }
 
     fn end(&mut self, id: usize, end: End) {
+        if matches!(end, End::Refused(_)) {
+            let arrived = self.begin + self.script.requests[id].0;
+            self.refused.push(self.world.now.saturating_duration_since(arrived));
+        }
         assert_eq!(self.ends.insert(id, end), None, "{id} ended twice");
     }
 
