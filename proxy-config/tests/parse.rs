@@ -148,7 +148,7 @@ fn a_function_is_read_field_for_field() {
     assert_eq!(template.scale.retention, Duration::from_secs(5));
     let holding = &template.holding;
     assert_eq!((holding.count, holding.bytes, holding.age), (100, 8 << 20, Duration::from_secs(30)));
-    assert_eq!((holding.overflow_status, holding.server_timing), (429, true));
+    assert_eq!((holding.overflow_status, holding.server_timing, holding.half_close), (429, true, true));
     let scale = &template.scale;
     assert_eq!((scale.utilization, scale.panic_window, scale.panic_threshold), (0.8, 0.2, 1.5));
     assert_eq!((scale.burst_capacity, scale.aggregation), (-1.0, Aggregation::WeightedExponential));

@@ -3,6 +3,9 @@
 //! While a body is unread hyper looks at neither FIN nor RST, so a held upload would keep its place for a
 //! client that left long ago. One epoll descriptor a worker watches the sockets of such exchanges for the
 //! peer's end alone; what is readable does not matter to it.
+//!
+//! An end is a FIN or a reset. Where a function answers clients that have closed their sending side only, a
+//! FIN is none, and hyper must not take it for one either: then all exchanges of the connection are watched.
 
 use parking_lot::Mutex;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -60,15 +63,17 @@ impl Departures {
         }
     }
 
-    /// Ready when the other end of `socket` has closed or reset its connection. `None`: it cannot be
-    /// watched, and deadlines are all there is.
+    /// Ready when the other end of `socket` has closed or reset its connection; `half_close`: only when it has
+    /// reset it. `None`: it cannot be watched, or is already, and deadlines are all there is.
     ///
     /// The socket must stay open while the result lives.
-    pub fn watch(self: &Rc<Self>, socket: RawFd) -> Option<Departure> {
+    pub fn watch(self: &Rc<Self>, socket: RawFd, half_close: bool) -> Option<Departure> {
         let (tell, told) = oneshot::channel();
         // SAFETY: the caller keeps the socket open.
         let fd = unsafe { BorrowedFd::borrow_raw(socket) };
-        let flags = EventFlags::RDHUP | EventFlags::ONESHOT;
+        // Resets are told of whatever is asked for.
+        let ends = if half_close { EventFlags::empty() } else { EventFlags::RDHUP };
+        let flags = ends | EventFlags::ONESHOT;
         epoll::add(&self.epoll, fd, EventData::new_u64(socket as u64), flags).ok()?;
         self.watched.lock().insert(socket, tell);
         Some(Departure { home: self.clone(), socket, told })
@@ -124,12 +129,31 @@ mod tests {
             tokio::task::spawn_local(departures.clone().run());
             let (mut client, server) = pair().await;
             client.write_all(b"unread").await.unwrap();
-            let mut departure = departures.watch(server.as_raw_fd()).unwrap();
+            let mut departure = departures.watch(server.as_raw_fd(), false).unwrap();
             let early = tokio::time::timeout(Duration::from_millis(50), &mut departure).await;
             assert!(early.is_err(), "bytes are no departure");
             drop(client);
             tokio::time::timeout(Duration::from_secs(5), departure).await.unwrap();
             assert!(departures.watched.lock().is_empty());
+        });
+    }
+
+    #[test]
+    fn where_half_a_connection_is_kept_only_a_reset_is_an_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async {
+            let departures = Departures::new().unwrap();
+            tokio::task::spawn_local(departures.clone().run());
+            let (mut client, server) = pair().await;
+            client.write_all(b"unread").await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut departure = departures.watch(server.as_raw_fd(), true).unwrap();
+            let early = tokio::time::timeout(Duration::from_millis(50), &mut departure).await;
+            assert!(early.is_err(), "a FIN is no departure");
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(client);
+            tokio::time::timeout(Duration::from_secs(5), departure).await.unwrap();
         });
     }
 }

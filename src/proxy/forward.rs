@@ -16,11 +16,12 @@ use crate::record::Protocol;
 use crate::route::Head;
 use crate::snapshot::{self, Action, Listener, Route, Snapshot, Tables, Target};
 use crate::upstream::Source;
+use futures_util::future::{Either, select};
 use http::{Response, Version, request};
 use http_body::Body;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -246,7 +247,25 @@ async fn forward(
         tries: Tries::default(),
         hands: Hands::default(),
     };
+    if connection.half_close {
+        return while_client_stays(connection, destination.half_close, attempts).await;
+    }
     attempts.run().await
+}
+
+/// Runs the attempts, but not for longer than the client stays, on a connection where hyper does not notice.
+#[cold]
+async fn while_client_stays(
+    connection: &Connection,
+    half_close: bool,
+    mut attempts: Attempts<'_>,
+) -> Result<Reply, Fault> {
+    let departure = connection.local.departures.watch(connection.socket, half_close);
+    let Some(departure) = departure else { return attempts.run().await };
+    match select(pin!(attempts.run()), departure).await {
+        Either::Left((reply, _)) => reply,
+        Either::Right(_) => Err(Kind::ClientGone.into()),
+    }
 }
 
 #[cfg(test)]

@@ -134,6 +134,8 @@ pub struct Connection {
     pub address: SocketAddr,
     /// Its socket, which is open as long as any exchange of it lives.
     pub socket: RawFd,
+    /// hyper does not take the end of what this client sends for its departure: exchanges watch for that.
+    pub half_close: bool,
     /// The client, as header fields name it.
     pub peer: Peer,
     /// `http` or `https`.

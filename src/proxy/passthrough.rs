@@ -96,6 +96,7 @@ impl Passthrough {
                 function: None,
                 lineage: None,
                 server_timing: false,
+                half_close: false,
                 guard: None,
                 workload: address,
             })

@@ -86,8 +86,10 @@ pub fn compile(
         }
         listeners[number] = Some(Arc::new(compiler.listener(listener)));
     }
+    let half_close = config.revisions.iter().any(|r| r.holding.half_close);
     let snapshot = Snapshot {
         generation,
+        half_close,
         listeners,
         access_log,
         destinations: compiler.destinations,
@@ -148,6 +150,7 @@ impl<'a> Compiler<'a> {
             function,
             lineage: revision.and_then(|r| HeaderValue::from_str(&r.key).ok()),
             server_timing: revision.is_some_and(|r| r.holding.server_timing),
+            half_close: revision.is_some_and(|r| r.holding.half_close),
             guard: self.guards.get(wanted.guard.as_deref(), &mut self.problems),
             workload: workload(wanted),
         };

@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub allow_any: bool,
     /// How paths are made alike.
     pub path_normalization: PathNormalization,
+    /// Some destination answers clients that have closed their sending side.
+    pub half_close: bool,
 }
 
 /// The routes of one listener.
@@ -154,6 +156,8 @@ pub struct Destination {
     pub lineage: Option<HeaderValue>,
     /// Clients are told where the time of a cold start went.
     pub server_timing: bool,
+    /// A client that has closed its sending side only is still there.
+    pub half_close: bool,
     /// What is asked of callers, where this process stands for the members.
     pub guard: Option<Arc<Guard>>,
     /// Where the members listen, as policies name ports and addresses.

@@ -66,6 +66,7 @@ pub(super) async fn serve(
     let Ok(address) = stream.local_addr() else { return };
     let Some(http2) = speaks_http2(&stream).await else { return };
     let line = Arc::new(Line::default());
+    let half_close = !http2 && local.snapshot().half_close;
     let connection = Rc::new(Connection {
         local,
         listener,
@@ -73,6 +74,7 @@ pub(super) async fn serve(
         remote,
         address,
         socket: stream.as_raw_fd(),
+        half_close,
         peer: Peer::new(remote.ip()),
         scheme: "http",
         busy: Cell::new(0),
@@ -117,6 +119,7 @@ async fn serve1(socket: Socket<TcpStream>, stack: Stacked, entry: &Entry) {
     let connection = http1::Builder::new()
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_BUFFER)
+        .half_close(entry.connection.half_close)
         .header_read_timeout(None)
         .serve_connection(socket, stack)
         .with_upgrades();

@@ -15,6 +15,7 @@ mod articles;
 mod articles_user;
 mod chaos;
 mod clients;
+mod departures;
 mod discovery;
 mod examples;
 mod failures;

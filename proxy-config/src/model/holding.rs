@@ -15,6 +15,8 @@ pub struct Holding {
     pub overflow_status: u16,
     /// `server-timing`: tell the client where the time of a cold start went.
     pub server_timing: bool,
+    /// `half-close: keep`: a client that has closed its sending side only is still there.
+    pub half_close: bool,
 }
 
 impl Default for Holding {
@@ -25,6 +27,7 @@ impl Default for Holding {
             age: Duration::from_secs(600),
             overflow_status: 503,
             server_timing: false,
+            half_close: false,
         }
     }
 }

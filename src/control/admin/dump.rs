@@ -333,6 +333,7 @@ fn holding(holding: &Holding) -> Value {
         "age": length(holding.age),
         "overflow_status": holding.overflow_status,
         "server_timing": holding.server_timing,
+        "half_close": if holding.half_close { "keep" } else { "leave" },
     })
 }
 

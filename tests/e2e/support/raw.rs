@@ -46,6 +46,11 @@ impl RawClient {
         self
     }
 
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
+    }
+
     /// Reads until the end of a head, the empty line included.
     #[track_caller]
     pub fn read_head(&mut self) -> String {

@@ -10,8 +10,8 @@ pub(super) const PREFIX: &str = "pilotlight.dev/";
 const E: &str = "IST0106";
 
 /// Without the prefix.
-pub(super) const KEYS: [&str; 5] =
-    ["hold-count", "hold-bytes", "hold-age", "overflow-status", "server-timing"];
+pub(super) const KEYS: [&str; 6] =
+    ["hold-count", "hold-bytes", "hold-age", "overflow-status", "server-timing", "half-close"];
 
 /// Reads the annotation `name`, one of [`KEYS`].
 pub(super) fn one(name: &str, value: &Cursor<'_>, holding: &mut Holding) {
@@ -39,6 +39,11 @@ pub(super) fn one(name: &str, value: &Cursor<'_>, holding: &mut Holding) {
             "503" => holding.overflow_status = 503,
             "429" => holding.overflow_status = 429,
             _ => value.error(E, format!("expected 503 or 429, not {text}")),
+        },
+        "half-close" => match text {
+            "keep" => holding.half_close = true,
+            "leave" => holding.half_close = false,
+            _ => value.error(E, format!("expected keep or leave, not {text}")),
         },
         _ => match text {
             "true" => holding.server_timing = true,
