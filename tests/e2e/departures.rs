@@ -16,6 +16,9 @@ fn waiting(admin: &mut crate::support::client::Connection, target: Target) -> u6
     functions["functions"][0]["waiting"].as_u64().unwrap()
 }
 
+/// How a client leaves, what it had sent, and what it does.
+type Way = (&'static str, &'static str, fn(RawClient));
+
 #[test]
 fn a_client_that_leaves_lowers_demand_within_milliseconds_whatever_it_was_about_to_send() {
     let proxy = Proxy::with(slow("asleep", "60s", "")).workers(2).start();
@@ -23,10 +26,12 @@ fn a_client_that_leaves_lowers_demand_within_milliseconds_whatever_it_was_about_
     let mut admin = target.connect();
     let get = "GET / HTTP/1.1\nhost: asleep.default.localhost\n\n";
     let post = "POST / HTTP/1.1\nhost: asleep.default.localhost\ncontent-length: 100000\n\nsome of it";
-    let ways: [(&str, &str, fn(RawClient)); 4] =
-        [("FIN", get, drop), ("reset", get, RawClient::reset), ("FIN behind a body", post, drop), {
-            ("reset behind a body", post, RawClient::reset)
-        }];
+    let ways: [Way; 4] = [
+        ("FIN", get, drop),
+        ("reset", get, RawClient::reset),
+        ("FIN behind a body", post, drop),
+        ("reset behind a body", post, RawClient::reset),
+    ];
     for (how, request, leave) in ways {
         let mut took: Vec<Duration> = (0..20)
             .map(|_| {

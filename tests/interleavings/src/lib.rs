@@ -3,6 +3,9 @@
 //! The sources are compiled here a second time; only what they find under `crate::sync` is another. Nothing
 //! of it is part of the program.
 
+// The sources' own tests run where the sources live.
+#![cfg(not(test))]
+
 pub use pilotlight::{clock, fault, record};
 
 #[path = "../../../src/activator/mod.rs"]

@@ -31,14 +31,26 @@ impl<T> fmt::Debug for Mutex<T> {
     }
 }
 
+/// As `arc_swap::Guard`.
+#[derive(Debug)]
+pub struct Loaded<T>(Arc<T>);
+
+impl<T> std::ops::Deref for Loaded<T> {
+    type Target = Arc<T>;
+
+    fn deref(&self) -> &Arc<T> {
+        &self.0
+    }
+}
+
 /// As `arc_swap::ArcSwap`, as far as it is used: loading and storing are one step each.
 #[derive(Debug, Default)]
 pub struct Swap<T>(Mutex<Arc<T>>);
 
 impl<T> Swap<T> {
     /// The value in force.
-    pub fn load(&self) -> Arc<T> {
-        self.0.lock().clone()
+    pub fn load(&self) -> Loaded<T> {
+        Loaded(self.0.lock().clone())
     }
 
     /// Another one from now on.
