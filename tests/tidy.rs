@@ -33,7 +33,8 @@ const NEVER: [(&str, &[&str], &str); 9] = [
 ];
 
 /// External crates with one home: (crate, modules it may be named in).
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 12] = [
+    ("libc", &["driver"]),
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls"]),
     ("webpki", &["tls"]),

@@ -7,9 +7,8 @@ use proxy_config::model::{Command as Words, Revision};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Taken over from the proxy's own environment.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "TMPDIR", "LANG"];
@@ -51,7 +50,7 @@ fn executable() -> std::io::Result<PathBuf> {
     })
 }
 
-/// The command of an instance of `revision` that is to listen on `port`, in a process group of its own.
+/// The command of an instance of `revision` that is to listen on `port`.
 ///
 /// # Errors
 /// Why it cannot be run, in one clause.
@@ -70,14 +69,7 @@ pub(super) fn command(revision: &Revision, port: u16, around: &Surroundings) -> 
         Words::Refused { reason, .. } => return Err(reason.clone()),
     };
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(environment)
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(arguments).env_clear().envs(environment);
     if !revision.directory.as_os_str().is_empty() {
         command.current_dir(&revision.directory);
     }

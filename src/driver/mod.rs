@@ -9,6 +9,7 @@ mod output;
 mod port;
 pub mod process;
 mod ready;
+mod spawn;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod watchdog;

@@ -8,8 +8,9 @@
 use super::launch::{self, Surroundings};
 use super::output::{Output, Stream, Tail};
 use super::ready::Ready;
+use super::spawn::{Process, Refused, Spawned};
 use super::watchdog::Watchdog;
-use super::{Driver, Event, Exit, How, InstanceId, Order, freeze, port};
+use super::{Driver, Event, Exit, How, InstanceId, Order, freeze, port, spawn};
 use crate::clock::{self, Duration};
 use parking_lot::Mutex;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -18,8 +19,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::Child;
+use std::process::Command;
 use std::sync::Arc;
 use tokio::io::{Interest, unix::AsyncFd};
 use tokio::net::unix::pipe;
@@ -113,44 +113,36 @@ impl Processes {
         let tools = self.tools().map_err(|error| format!("the driver cannot work: {error}"))?;
         let port =
             port::free(&shared.lock().ports).map_err(|error| format!("no port can be bound: {error}"))?;
-        let mut command = launch::command(&order.revision, port, &around)?;
-        if let Some(watchdog) = &mut shared.lock().watchdog {
-            watchdog.announced(&mut command).map_err(|error| format!("the watchdog is not told: {error}"))?;
-        }
-        let mut child = command.spawn().map_err(|error| {
-            if let Some(watchdog) = &mut shared.lock().watchdog {
-                watchdog.failed();
-            }
-            let directory = order.revision.directory.display();
-            format!("{} in {directory}: {error}", command.get_program().display())
-        })?;
-        let group = Pid::from_child(&child);
+        let command = launch::command(&order.revision, port, &around)?;
         let (stop, stops) = unbounded_channel();
-        {
+        let spawned = {
             let mut shared = shared.lock();
-            if let Some(watchdog) = &mut shared.watchdog {
-                watchdog.began(group);
-            }
+            let spawned = announced(shared.watchdog.as_mut(), &command).map_err(|error| {
+                let directory = order.revision.directory.display();
+                format!("{} in {directory}: {error}", command.get_program().display())
+            })?;
             shared.ports.insert(port);
-            shared.live.insert(order.id, Live { group, stop });
-        }
+            shared.live.insert(order.id, Live { group: spawned.process.0, stop });
+            spawned
+        };
+        let group = spawned.process.0;
         let tail = Tail::default();
         let mut pumps = tokio::task::JoinSet::new();
-        if let Some(pipe) = receiver(child.stdout.take().map(OwnedFd::from)) {
+        if let Some(pipe) = receiver(spawned.stdout) {
             pumps.spawn(tools.output.pump(pipe, Stream::Out, &order.name, None));
         }
-        if let Some(pipe) = receiver(child.stderr.take().map(OwnedFd::from)) {
+        if let Some(pipe) = receiver(spawned.stderr) {
             pumps.spawn(tools.output.pump(pipe, Stream::Err, &order.name, Some(tail.clone())));
         }
         // A receiver that is gone needs no events, here and below.
-        let _ =
-            events.send(Event::Started { instance: order.id, pid: Some(child.id()), stderr: tail.clone() });
+        let pid = Some(group.as_raw_nonzero().get().unsigned_abs());
+        let _ = events.send(Event::Started { instance: order.id, pid, stderr: tail.clone() });
         tools.ready.watch(order.id, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let mind = Mind {
             id: order.id,
             group,
             port,
-            child,
+            child: spawned.process,
             shared,
             events,
             ready: tools.ready.clone(),
@@ -198,8 +190,33 @@ impl Drop for Processes {
     }
 }
 
-fn receiver(pipe: Option<OwnedFd>) -> Option<pipe::Receiver> {
-    pipe.and_then(|fd| pipe::Receiver::from_owned_fd(fd).ok())
+/// Starts a command, and has the watchdog know its group from before its program runs.
+fn announced(watchdog: Option<&mut Watchdog>, command: &Command) -> io::Result<Spawned> {
+    let watchdog = watchdog.ok_or_else(|| io::Error::other("there is no watchdog"))?;
+    for last in [false, true] {
+        match spawn::spawn(command, watchdog.listens()?) {
+            Ok(spawned) => {
+                watchdog.began(spawned.process.0);
+                return Ok(spawned);
+            }
+            Err(Refused { error, child }) => {
+                if let Some(child) = child {
+                    // Until it is waited for its id is nobody else's.
+                    watchdog.ended(child.0);
+                    child.wait()?;
+                }
+                if last || error.kind() != io::ErrorKind::BrokenPipe {
+                    return Err(error);
+                }
+                watchdog.again();
+            }
+        }
+    }
+    Err(io::ErrorKind::BrokenPipe.into())
+}
+
+fn receiver(pipe: OwnedFd) -> Option<pipe::Receiver> {
+    pipe::Receiver::from_owned_fd(pipe).ok()
 }
 
 /// A group that is gone already needs no signal.
@@ -212,7 +229,7 @@ struct Mind {
     id: InstanceId,
     group: Pid,
     port: u16,
-    child: Child,
+    child: Process,
     shared: Arc<Mutex<Shared>>,
     events: UnboundedSender<Event>,
     ready: Arc<Ready>,
@@ -221,7 +238,7 @@ struct Mind {
 }
 
 impl Mind {
-    async fn run(mut self, mut stops: UnboundedReceiver<Duration>) {
+    async fn run(self, mut stops: UnboundedReceiver<Duration>) {
         let pidfd = end_of(self.group);
         let mut kill_at: Option<Instant> = None;
         loop {
@@ -232,7 +249,7 @@ impl Mind {
                 }
             };
             tokio::select! {
-                () = ended(&mut self.child, pidfd.as_ref()) => break,
+                () = ended(&self.child, pidfd.as_ref()) => break,
                 Some(grace) = stops.recv() => {
                     if kill_at.is_none() {
                         kill(self.group, Signal::TERM);
@@ -265,7 +282,7 @@ impl Mind {
             }
         }
         let how = match self.child.wait() {
-            Ok(status) => match (status.code(), status.signal()) {
+            Ok(status) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => How::Code(code),
                 (None, signal) => How::Signal(signal.unwrap_or(0)),
             },
@@ -297,13 +314,13 @@ fn end_of(process: Pid) -> Option<AsyncFd<OwnedFd>> {
 }
 
 /// Waits until the process has ended; it is not yet waited for in the system's sense.
-async fn ended(child: &mut Child, pidfd: Option<&AsyncFd<OwnedFd>>) {
+async fn ended(child: &Process, pidfd: Option<&AsyncFd<OwnedFd>>) {
     if let Some(pidfd) = pidfd
         && pidfd.readable().await.is_ok()
     {
         return;
     }
-    while matches!(child.try_wait(), Ok(None)) {
+    while !child.has_ended() {
         tokio::time::sleep(LOOK).await;
     }
 }

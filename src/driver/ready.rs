@@ -64,7 +64,7 @@ impl Ready {
     /// Watches a port until it opens or is forgotten.
     pub fn watch(&self, instance: InstanceId, address: SocketAddr) {
         let now = clock::now();
-        self.shared.state.lock().watched.push(Watched { instance, address, since: now, next: now });
+        self.shared.state.lock().watched.push(Watched { instance, address, since: now, next: now + EAGER });
         self.shared.changed.notify_one();
     }
 

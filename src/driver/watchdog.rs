@@ -6,11 +6,11 @@
 //!
 //! A process that a function moves to a group of its own (`setsid`) is not followed.
 
-use rustix::process::{Pid, Signal, getpid, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -40,11 +40,25 @@ impl Watchdog {
         Ok(Watchdog { words, child, groups: BTreeSet::new() })
     }
 
-    /// A group began.
+    /// Where a child says `+` and its id before it runs anything: were only the proxy to do so, it could die
+    /// between the start and the word, and the child would be left. [`Self::began`] follows, or where nothing
+    /// came of it [`Self::ended`].
+    ///
+    /// # Errors
+    /// There is no such place.
+    pub fn listens(&self) -> io::Result<BorrowedFd<'_>> {
+        self.child.stdin.as_ref().map(AsFd::as_fd).ok_or(io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// Nobody listens any more: another process takes its place.
+    pub fn again(&mut self) {
+        // An empty line means nothing, and finds out.
+        self.tell("\n".into());
+    }
+
+    /// A group began, and has said so.
     pub fn began(&mut self, group: Pid) {
-        let group = group.as_raw_pid();
-        self.groups.insert(group);
-        self.tell(format!("+{group}\n"));
+        self.groups.insert(group.as_raw_pid());
     }
 
     /// A group ended.
@@ -52,32 +66,6 @@ impl Watchdog {
         let group = group.as_raw_pid();
         self.groups.remove(&group);
         self.tell(format!("-{group}\n"));
-    }
-
-    /// Has the child of `command` announce its own group before it runs anything. Were only the proxy to do
-    /// so, it could die between the start and the word, and the child would be left. Then either
-    /// [`Self::began`] or [`Self::failed`] is called.
-    pub fn announced(&mut self, command: &mut Command) -> io::Result<()> {
-        // An empty line means nothing, but starts another watchdog if this one has gone.
-        self.tell("\n".into());
-        let pipe = self.child.stdin.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-        let pipe = pipe.as_fd().try_clone_to_owned()?;
-        let announce = move || {
-            let mut digits = itoa::Buffer::new();
-            let digits = digits.format(getpid().as_raw_pid()).as_bytes();
-            let mut line = [b'\n'; 16];
-            line[0] = b'?';
-            line[1..=digits.len()].copy_from_slice(digits);
-            rustix::io::write(&pipe, &line[..digits.len() + 2]).map(drop).map_err(io::Error::from)
-        };
-        // SAFETY: two system calls, which may be made between fork and exec; nothing is allocated.
-        unsafe { command.pre_exec(announce) };
-        Ok(())
-    }
-
-    /// What announced itself last does not run: its id may come to be another's.
-    pub fn failed(&mut self) {
-        self.tell("x\n".into());
     }
 
     fn tell(&mut self, line: String) {
@@ -159,7 +147,7 @@ async fn guard() -> io::Result<()> {
         groups.feed(&buffer);
         buffer.clear();
     }
-    for group in groups.live.union(&groups.announced).filter_map(|group| Pid::from_raw(*group)) {
+    for group in groups.live.iter().filter_map(|group| Pid::from_raw(*group)) {
         // Gone already: as good.
         let _ = kill_process_group(group, Signal::KILL);
     }
@@ -170,8 +158,6 @@ async fn guard() -> io::Result<()> {
 #[derive(Debug, Default)]
 struct Groups {
     live: BTreeSet<i32>,
-    /// Said so themselves, and are not yet known to the proxy.
-    announced: BTreeSet<i32>,
     line: Vec<u8>,
 }
 
@@ -190,18 +176,10 @@ impl Groups {
             else {
                 continue;
             };
-            if sign == "x" {
-                self.announced.clear();
-                continue;
-            }
             // 0 and 1 would mean this group and everything.
             let Some(group) = number.parse().ok().filter(|group: &i32| *group > 1) else { continue };
             match sign {
-                "?" => drop(self.announced.insert(group)),
-                "+" => {
-                    self.announced.remove(&group);
-                    self.live.insert(group);
-                }
+                "+" => drop(self.live.insert(group)),
                 "-" => drop(self.live.remove(&group)),
                 _ => {}
             }
@@ -221,22 +199,5 @@ mod tests {
             text.chunks(size).for_each(|chunk| groups.feed(chunk));
             assert_eq!(groups.live, BTreeSet::from([11, 12]), "pieces of {size}");
         }
-    }
-
-    #[test]
-    fn a_group_that_announced_itself_is_ended_unless_it_failed() {
-        let check = |text: &str, announced: &[i32], live: &[i32]| {
-            let mut groups = Groups::default();
-            groups.feed(text.as_bytes());
-            assert!(
-                groups.announced.iter().eq(announced) && groups.live.iter().eq(live),
-                "{text:?} {groups:?}"
-            );
-        };
-        check("?10\n", &[10], &[]);
-        check("?10\n+10\n", &[], &[10]);
-        check("+9\n?10\nx\n", &[], &[9]);
-        check("?10\n+10\n-10\n", &[], &[]);
-        check("\n\n", &[], &[]);
     }
 }
