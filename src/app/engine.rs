@@ -204,7 +204,9 @@ impl Engine {
             }
         }
         let before = std::mem::take(&mut state.unbound);
-        for listener in &config.listeners {
+        // What is to be encrypted is never served in plaintext.
+        let plain = |listener: &&model::Listener| listener.tls == model::ListenerTls::Plain;
+        for listener in config.listeners.iter().filter(plain) {
             if state.listeners.contains_key(&listener.name) {
                 continue;
             }

@@ -25,8 +25,6 @@ pub(super) enum KindRole {
     Later(fn(&Cursor<'_>)),
     /// They are only known by name, but for the one that holds the MeshConfig.
     MayHoldMesh,
-    /// They are only known by name.
-    Unused,
 }
 
 impl Kind {
@@ -198,7 +196,7 @@ pub(super) static KINDS: [Kind; 25] = [
     later("extensions.istio.io", "WasmPlugin", &["v1alpha1"], &WASM_PLUGIN, nothing_more),
     unused("", "ConfigMap", V1, KindRole::MayHoldMesh),
     unused("install.istio.io", "IstioOperator", &["v1alpha1"], KindRole::MayHoldMesh),
-    unused("", "Secret", V1, KindRole::Unused),
+    acting("", "Secret", V1, None, |root, meta| Some(Object::Secret(kubernetes::secret(root, meta)))),
 ];
 
 /// What an `apiVersion` and `kind` stand for.

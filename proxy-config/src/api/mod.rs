@@ -96,6 +96,8 @@ pub enum Object {
     Service(kubernetes::Service),
     /// Kubernetes EndpointSlice.
     EndpointSlice(kubernetes::EndpointSlice),
+    /// Kubernetes Secret, as far as it holds certificates and keys.
+    Secret(kubernetes::Secret),
     /// Kubernetes Pod.
     Pod(kubernetes::Pod),
     /// Kubernetes Deployment and its like.
@@ -107,7 +109,7 @@ pub enum Object {
     /// MeshConfig.
     Mesh(mesh::MeshConfig),
     /// A kind that is checked but does not act yet (Telemetry and the like), or is only known by
-    /// name (Secret, ConfigMap, Namespace).
+    /// name (ConfigMap, Namespace).
     Inert(Meta),
 }
 
@@ -124,6 +126,7 @@ impl Object {
             Object::AuthorizationPolicy(o) => &o.meta,
             Object::Service(o) => &o.meta,
             Object::EndpointSlice(o) => &o.meta,
+            Object::Secret(o) => &o.meta,
             Object::Pod(o) => &o.meta,
             Object::Workload(o) => &o.meta,
             Object::Function(o) => &o.meta,

@@ -227,10 +227,6 @@ impl<'a> Reader<'a> {
                 }
                 Some(mesh.map_or(Object::Inert(meta), Object::Mesh))
             }
-            KindRole::Unused => {
-                unused(Level::Info, "SC006", format!("this {} is not used: ignored", kind.name));
-                Some(Object::Inert(meta))
-            }
         }
     }
 

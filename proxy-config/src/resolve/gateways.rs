@@ -4,9 +4,14 @@ use super::functions::Function;
 use super::names;
 use super::registry::Registry;
 use super::routes::{self, Scene, Through};
+use super::security::Credentials;
+use super::servers::{self, Role};
 use super::tables::GatewayTable;
-use crate::api::istio::{Gateway, Server, ServerProtocol, VirtualService};
-use crate::model::{Bind, Direction, Listener, ObjectRef, Tables};
+use crate::api::istio::{Gateway, VirtualService};
+use crate::model::{
+    Action, Bind, Direction, Listener, ListenerTls, Match, MessageOps, ObjectRef, Redirect, RedirectPort,
+    Route, Tables,
+};
 use crate::report::{At, Level, Problem};
 use std::collections::BTreeMap;
 
@@ -25,26 +30,32 @@ pub(crate) struct Gateways<'a> {
     pub registry: &'a Registry,
     /// Of function hosts.
     pub domain: &'a str,
+    /// What TLS servers show.
+    pub credentials: &'a Credentials<'a>,
 }
 
 /// A host that a server admits: the namespaces allowed to claim it, and the pattern.
-struct Admission<'a> {
+pub(crate) struct Admission<'a> {
     namespace: Option<&'a str>,
-    pattern: &'a str,
+    /// The pattern.
+    pub pattern: &'a str,
+    /// Every request is sent to HTTPS.
+    redirects: bool,
 }
 
 impl<'a> Admission<'a> {
-    fn new(written: &'a str, gateway: &'a Gateway) -> Admission<'a> {
+    /// From `[namespace/]host` as written in `gateway`.
+    pub fn new(written: &'a str, gateway: &'a Gateway) -> Admission<'a> {
         let (namespace, pattern) = match written.split_once('/') {
             None | Some(("*", _)) => (None, written.rsplit_once('/').map_or(written, |(_, host)| host)),
             Some((".", host)) => (Some(gateway.meta.object.namespace.as_str()), host),
             Some((namespace, host)) => (Some(namespace), host),
         };
-        Admission { namespace, pattern }
+        Admission { namespace, pattern, redirects: false }
     }
 
     /// The part of `host` that is served, if any.
-    fn admit<'h>(&'h self, host: &'h str, namespace: &str) -> Option<&'h str> {
+    pub fn admit<'h>(&'h self, host: &'h str, namespace: &str) -> Option<&'h str> {
         if self.namespace.is_some_and(|allowed| allowed != namespace) {
             return None;
         }
@@ -58,14 +69,41 @@ pub(crate) fn build(from: &Gateways<'_>, problems: &mut Vec<Problem>) -> Vec<Lis
     if from.gateways.is_empty() {
         return vec![default_listener(from, problems)];
     }
-    let mut ports: BTreeMap<u16, Vec<(&Gateway, &Server)>> = BTreeMap::new();
+    servers::check(from, problems);
+    let mut ports: BTreeMap<u16, Vec<(&Gateway, usize)>> = BTreeMap::new();
     for gateway in from.gateways {
-        // Servers of other protocols are told of where they are read.
-        for server in gateway.servers.iter().filter(|s| s.protocol.value == ServerProtocol::Http) {
-            ports.entry(server.port.value).or_default().push((gateway, server));
+        for (number, server) in gateway.servers.iter().enumerate() {
+            if servers::role(server) != Role::Unbound {
+                ports.entry(server.port.value).or_default().push((gateway, number));
+            }
         }
     }
+    for servers in ports.values_mut() {
+        one_kind(servers, problems);
+    }
     ports.into_iter().map(|(port, servers)| listener(from, port, &servers, problems)).collect()
+}
+
+/// A port speaks either in plaintext or TLS; the first server decides.
+fn one_kind(all: &mut Vec<(&Gateway, usize)>, problems: &mut Vec<Problem>) {
+    let plain =
+        |(gateway, number): &(&Gateway, usize)| servers::role(&gateway.servers[*number]) == Role::Plain;
+    let Some((first, is_plain)) = all.first().map(|first| (first.0, plain(first))) else { return };
+    all.retain(|entry| {
+        let fits = plain(entry) == is_plain;
+        if !fits {
+            let (gateway, number) = *entry;
+            let port = &gateway.servers[number].port;
+            let kind = if is_plain { "plaintext" } else { "TLS" };
+            let message = format!(
+                "port {} speaks {kind} already by {}; this server is not used",
+                port.value, first.meta.object
+            );
+            let path = format!("spec.servers[{number}].port");
+            problems.push(gateway.meta.problem(Level::Error, "IST0145", path, port.at, message));
+        }
+        fits
+    });
 }
 
 fn default_listener(from: &Gateways<'_>, problems: &mut Vec<Problem>) -> Listener {
@@ -90,7 +128,7 @@ fn default_listener(from: &Gateways<'_>, problems: &mut Vec<Problem>) -> Listene
         bind: Bind::DefaultGateway,
         tables: Tables::One(table.finish(HTTP_PORT)),
         origins: Vec::new(),
-        tls: crate::model::ListenerTls::Plain,
+        tls: ListenerTls::Plain,
         guard: None,
     }
 }
@@ -98,15 +136,19 @@ fn default_listener(from: &Gateways<'_>, problems: &mut Vec<Problem>) -> Listene
 fn listener(
     from: &Gateways<'_>,
     port: u16,
-    servers: &[(&Gateway, &Server)],
+    servers: &[(&Gateway, usize)],
     problems: &mut Vec<Problem>,
 ) -> Listener {
     let mut by_gateway: BTreeMap<String, Vec<Admission<'_>>> = BTreeMap::new();
     let mut origins = Vec::new();
-    for (gateway, server) in servers {
+    for (gateway, number) in servers {
         let object = &gateway.meta.object;
+        let server = &gateway.servers[*number];
         let admissions = by_gateway.entry(format!("{}/{}", object.namespace, object.name)).or_default();
-        admissions.extend(server.hosts.iter().map(|host| Admission::new(&host.value, gateway)));
+        let redirects = server.https_redirect;
+        let opened = servers::role(server) != Role::Passed;
+        let hosts = server.hosts.iter().filter(|_| opened);
+        admissions.extend(hosts.map(|host| Admission { redirects, ..Admission::new(&host.value, gateway) }));
         if !origins.contains(object) {
             origins.push(object.clone());
         }
@@ -119,17 +161,24 @@ fn listener(
         }
     }
     let all: Vec<&Admission<'_>> = by_gateway.values().flatten().collect();
+    for admission in all.iter().filter(|admission| admission.redirects) {
+        let origin = origins.first().cloned().unwrap_or_default();
+        table.offer(admission.pattern, || vec![to_https(origin)]);
+    }
     let scene = Scene { registry: from.registry, listener: Through::AnyGateway, port };
     offer_functions(from, &scene, &mut table, |host, namespace| {
-        all.iter().find_map(|admission| admission.admit(host, namespace)).map(str::to_owned)
+        let admission = all.iter().find(|admission| admission.admit(host, namespace).is_some())?;
+        if admission.redirects { None } else { admission.admit(host, namespace).map(str::to_owned) }
     });
+    let tls = servers::build(from, port, servers, from.credentials, problems);
+    let tls = if tls.is_empty() { ListenerTls::Plain } else { ListenerTls::Servers(tls) };
     Listener {
         name: format!("gateway:{port}"),
         direction: Direction::Gateway,
         bind: Bind::GatewayPort(port),
         tables: Tables::One(table.finish(port)),
         origins,
-        tls: crate::model::ListenerTls::Plain,
+        tls,
         guard: None,
     }
 }
@@ -146,12 +195,20 @@ fn append(
     if !routes::bound(&service.gateways, namespace, scene.listener) {
         return;
     }
-    let mut domains: Vec<String> = Vec::new();
+    if service.http.is_empty() {
+        return;
+    }
+    // Of several servers that admit a host the one with the narrowest pattern decides what becomes of it.
+    let mut domains: Vec<(String, &Admission<'_>)> = Vec::new();
     for host in &service.hosts {
         let host = names::expand(&host.value, namespace);
-        for domain in admissions.iter().filter_map(|admission| admission.admit(&host, namespace)) {
-            if !domains.iter().any(|known| known == domain) {
-                domains.push(domain.to_owned());
+        for admission in admissions {
+            let Some(domain) = admission.admit(&host, namespace) else { continue };
+            let width = |of: &Admission<'_>| names::specificity(of.pattern);
+            match domains.iter_mut().find(|(known, _)| known == domain) {
+                Some((_, first)) if width(first) < width(admission) => *first = admission,
+                Some(_) => {}
+                None => domains.push((domain.to_owned(), admission)),
             }
         }
     }
@@ -159,9 +216,31 @@ fn append(
         return;
     }
     let routes = routes::build(service, scene, problems);
-    for domain in domains {
+    for (domain, admission) in domains {
+        if admission.redirects {
+            table.offer(&domain, || vec![to_https(service.meta.object.clone())]);
+            continue;
+        }
         let earlier = table.append(&domain, &routes);
         problems.extend(earlier.and_then(|earlier| shadowed(service, &domain, &earlier)));
+    }
+}
+
+/// `httpsRedirect`: the same address by HTTPS, at its own port.
+fn to_https(origin: ObjectRef) -> Route {
+    let redirect = Redirect {
+        path: None,
+        authority: None,
+        port: Some(RedirectPort::FromProtocol),
+        scheme: Some("https".to_owned()),
+        code: 301,
+        headers: MessageOps::default(),
+    };
+    Route {
+        name: "https-redirect".to_owned(),
+        matches: Match::default(),
+        action: Action::Redirect(redirect),
+        origin,
     }
 }
 

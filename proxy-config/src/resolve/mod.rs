@@ -14,6 +14,7 @@ pub(crate) mod registry;
 pub(crate) mod routes;
 pub(crate) mod rules;
 pub(crate) mod security;
+mod servers;
 mod services;
 mod settings;
 mod split;
@@ -48,6 +49,7 @@ pub(crate) struct Input<'a> {
     pub suspects: &'a [istio::Suspect],
     pub services: Vec<&'a kubernetes::Service>,
     pub slices: Vec<&'a kubernetes::EndpointSlice>,
+    pub secrets: Vec<&'a kubernetes::Secret>,
     pub pods: Vec<&'a kubernetes::Pod>,
     pub workloads: Vec<&'a kubernetes::Workload>,
     pub functions: Vec<&'a knative::Service>,
@@ -70,6 +72,7 @@ impl<'a> Input<'a> {
                 Object::AuthorizationPolicy(o) => input.authorization_policies.push(o),
                 Object::Service(o) => input.services.push(o),
                 Object::EndpointSlice(o) => input.slices.push(o),
+                Object::Secret(o) => input.secrets.push(o),
                 Object::Pod(o) => input.pods.push(o),
                 Object::Function(o) => input.functions.push(o),
                 Object::Autoscaler(o) => input.autoscaler = Some(o),
@@ -109,12 +112,14 @@ pub(crate) fn resolve(
     let services = catalogue(input, &functions);
     let registry = Registry::new(services, rules, &options.namespace, &mesh.root_namespace);
     references::check(&input.virtual_services, &registry, problems);
+    let credentials = security::Credentials::new(&input.secrets, &mesh.root_namespace);
     let from = Gateways {
         gateways: &input.gateways,
         virtual_services: &input.virtual_services,
         functions: &functions,
         registry: &registry,
         domain: &options.domain,
+        credentials: &credentials,
     };
     let mut listeners = gateways::build(&from, problems);
     listeners.push(mesh::build(&input.virtual_services, &registry, &options.namespace, problems));

@@ -15,6 +15,12 @@ pub(crate) fn check(virtual_services: &[&VirtualService], registry: &Registry, p
                 problems.extend(check_one(service, destination, &path, registry));
             }
         }
+        for (r, rule) in service.tls.iter().enumerate() {
+            for (d, destination) in rule.route.iter().enumerate() {
+                let path = format!("spec.tls[{r}].route[{d}].destination");
+                problems.extend(check_one(service, destination, &path, registry));
+            }
+        }
     }
 }
 

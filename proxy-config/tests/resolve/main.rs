@@ -8,4 +8,5 @@ mod reload;
 mod routes;
 mod seeds;
 mod semantics;
+mod tls;
 mod view;

@@ -107,13 +107,13 @@ fn a_gateway_of_another_namespace_is_named_with_it() {
 }
 
 #[test]
-fn https_servers_are_not_bound_and_it_is_said() {
+fn an_https_server_is_bound_though_its_certificate_is_missing() {
     let text = gateway("g", 443, "['*']")
         .replace("protocol: HTTP}", "protocol: HTTPS}")
         .replace("    hosts:", "    tls: {mode: SIMPLE, credentialName: c}\n    hosts:");
     let loaded = load_text(&text);
-    assert_eq!(loaded.config.listeners.len(), 1);
-    assert!(findings(&loaded).iter().any(|line| line.contains("not bound")));
+    assert_eq!(loaded.config.listeners.len(), 2);
+    assert!(findings(&loaded).iter().any(|line| line.contains("credentialName not found")));
 }
 
 #[test]

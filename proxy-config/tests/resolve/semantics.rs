@@ -353,7 +353,4 @@ fn the_mesh_settings_of_the_command_line_go_before_those_of_the_files_and_the_fi
 fn what_limits_who_sees_or_uses_a_rule_is_told_because_it_does_not_act() {
     let spec = "{hosts: [reviews], exportTo: ['.'], http: [{route: [{destination: {host: reviews}}]}]}";
     check_findings(&(REVIEWS.to_owned() + &rules("v", spec)), &["warning SC007 limiting visibility"]);
-    let redirecting =
-        gateway("g", 80, "['*']").replace("    hosts:", "    tls: {httpsRedirect: true}\n    hosts:");
-    check_findings(&redirecting, &["warning SC007 redirecting to HTTPS"]);
 }

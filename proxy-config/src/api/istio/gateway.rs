@@ -2,9 +2,11 @@
 
 mod decode;
 mod shape;
+mod tls;
 
 pub(crate) use decode::decode;
 pub(crate) use shape::{SPEC, TLS};
+pub use tls::{ServerTls, TlsMode};
 
 use crate::api::Meta;
 use crate::report::{At, Place};
@@ -35,11 +37,13 @@ pub struct Server {
     pub protocol: At<ServerProtocol>,
     /// `hosts`, lower case, as written: `[namespace/]host`.
     pub hosts: Vec<At<String>>,
-    /// `tls.httpsRedirect`; does not act yet (a warning says so).
+    /// `tls` of an encrypted server.
+    pub tls: Option<ServerTls>,
+    /// `tls.httpsRedirect` of an HTTP server.
     pub https_redirect: bool,
 }
 
-/// `port.protocol`. Only the HTTP family is served; the others are warned about where they stand.
+/// `port.protocol`. TCP is not served, which is warned about where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerProtocol {
     /// HTTP, HTTP2, GRPC or GRPC-WEB.

@@ -13,12 +13,12 @@ mod wire;
 pub use destination_rule::{
     ConnectionPool, DestinationRule, OutlierDetection, PortPolicy, Subset, TrafficPolicy,
 };
-pub use gateway::{Gateway, Server, ServerProtocol};
+pub use gateway::{Gateway, Server, ServerProtocol, ServerTls, TlsMode};
 pub use security::{
     AuthorizationPolicy, PeerAuthentication, RequestAuthentication, Selection, Suspect, TargetRef,
 };
 pub use service_entry::{EntryPort, Resolution, ServiceEntry, WorkloadAddress};
 pub use virtual_service::{
-    DirectResponse, HttpDestination, HttpMatch, HttpRule, Redirect, Retries, Rewrite, RuleAction,
-    VirtualService,
+    DirectResponse, HttpDestination, HttpMatch, HttpRule, Redirect, Retries, Rewrite, RuleAction, TlsMatch,
+    TlsRule, VirtualService,
 };

@@ -3,6 +3,7 @@
 mod decode;
 mod retries;
 mod shape;
+mod tls;
 
 pub(crate) use decode::decode;
 pub(crate) use shape::SPEC;
@@ -21,9 +22,11 @@ pub struct VirtualService {
     pub hosts: Vec<At<String>>,
     /// `spec.gateways` as written; empty means `mesh`.
     pub gateways: Vec<At<String>>,
-    /// `spec.http`, in the order they are tried. Empty where there is only `tls` or `tcp`, which do not
-    /// act yet.
+    /// `spec.http`, in the order they are tried. Empty where there is only `tls`, or `tcp`, which does
+    /// not act yet.
     pub http: Vec<HttpRule>,
+    /// `spec.tls`, in the order they are tried: connections that pass through gateways unopened.
+    pub tls: Vec<TlsRule>,
     /// `spec.exportTo` as written; does not act yet.
     pub export_to: Vec<At<String>>,
 }
@@ -47,6 +50,28 @@ pub struct HttpRule {
     pub rewrite: Option<Rewrite>,
     /// `headers`.
     pub headers: HeaderOps,
+}
+
+/// `spec.tls[]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsRule {
+    /// `match`: any of them.
+    pub matches: Vec<TlsMatch>,
+    /// `route`: at least one; weights as of HTTP rules.
+    pub route: Vec<HttpDestination>,
+}
+
+/// `spec.tls[].match[]`: all conditions must hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsMatch {
+    /// `sniHosts`, lower case: exact, `*.suffix` or `*`.
+    pub names: Vec<At<String>>,
+    /// `port`.
+    pub port: Option<u16>,
+    /// `gateways`: instead of the object's.
+    pub gateways: Vec<At<String>>,
+    /// `destinationSubnets` are written: it cannot be told, so the block must not match.
+    pub subnets: bool,
 }
 
 /// What a rule does; exactly one is written.

@@ -119,7 +119,11 @@ fn naming_convention(item: &Cursor<'_>) {
 fn other_protocol(item: &Cursor<'_>) {
     let name = item.field("name").text().unwrap_or_default();
     let said = item.field("appProtocol").text().unwrap_or_else(|| name.split('-').next().unwrap_or(name));
-    let other = ["https", "tls", "tcp", "udp", "mongo", "mysql", "redis", "kubernetes.io/wss"];
+    if ["https", "tls"].iter().any(|word| said.eq_ignore_ascii_case(word)) {
+        let how = "reached through a Gateway that lets TLS pass, and not by HTTP";
+        return item.note("SC007", format!("{said} ports are {how}"));
+    }
+    let other = ["tcp", "udp", "mongo", "mysql", "redis", "kubernetes.io/wss"];
     if other.iter().any(|word| said.eq_ignore_ascii_case(word)) {
         item.note("SC007", format!("{said} ports do not act yet: nothing is forwarded to this one"));
     }

@@ -3,11 +3,13 @@
 //! Where a destination has several kinds of endpoints, what any of them asks is asked of its callers; nothing
 //! here decides about a request.
 
+mod credentials;
 mod doubles;
 mod gateways;
 mod providers;
 mod workloads;
 
+pub(crate) use credentials::{Credentials, Written};
 pub(crate) use gateways::guard_listeners;
 pub(crate) use providers::build as providers;
 pub(crate) use workloads::Guards;

@@ -1,6 +1,6 @@
 //! A Gateway's tree to its struct, and the rules between its fields.
 
-use super::{Gateway, Server, ServerProtocol};
+use super::{Gateway, Server, ServerProtocol, TlsMode, tls};
 use crate::api::Meta;
 use crate::api::host::{self, Wildcard};
 use crate::decode::Cursor;
@@ -28,8 +28,13 @@ pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> Gateway {
 fn server(cursor: &Cursor<'_>) -> Option<Server> {
     let port = cursor.field("port");
     let protocol = protocol(&port.field("protocol"));
-    if let Some(protocol) = protocol {
-        tls(cursor, protocol.value);
+    let tls = protocol.as_ref().and_then(|protocol| tls::decode(cursor, protocol.value));
+    if let (Some(protocol), Some(tls)) = (&protocol, &tls) {
+        opened_tcp(&port.field("protocol"), protocol.value, tls.mode);
+    }
+    let target = port.field("targetPort");
+    if target.is_present() {
+        target.error("IST0106", "targetPort has no impact on Gateways");
     }
     let list = cursor.field("hosts");
     if list.is_present() && list.items().next().is_none() {
@@ -46,6 +51,7 @@ fn server(cursor: &Cursor<'_>) -> Option<Server> {
         port_name: port.field("name").string()?,
         protocol: protocol?,
         hosts,
+        tls,
         https_redirect: cursor.field("tls").field("httpsRedirect").boolean().unwrap_or(false),
     })
 }
@@ -63,50 +69,21 @@ fn protocol(cursor: &Cursor<'_>) -> Option<At<ServerProtocol>> {
             return None;
         }
     };
-    if protocol != ServerProtocol::Http {
+    if protocol == ServerProtocol::Tcp {
         let message = format!("{} servers do not act yet: this one is not bound", text.to_uppercase());
         cursor.warn("SC007", message);
     }
     Some(At::new(protocol, cursor.at()))
 }
 
-fn tls(cursor: &Cursor<'_>, protocol: ServerProtocol) {
-    let tls = cursor.field("tls");
-    let encrypted = matches!(protocol, ServerProtocol::Https | ServerProtocol::Tls);
-    if encrypted && !tls.is_present() {
-        cursor.error("IST0106", "server must have TLS settings for HTTPS/TLS protocols");
-    }
-    if !tls.is_present() {
-        return;
-    }
-    let redirect = tls.field("httpsRedirect").boolean().unwrap_or(false);
-    let settings = tls.node().map_or(0, |n| n.entries().len());
-    let only_redirect = settings == usize::from(tls.field("httpsRedirect").is_present());
-    if !encrypted && !only_redirect {
-        tls.error("IST0106", "server cannot have TLS settings for plain text HTTP ports");
-    }
-    if !encrypted {
-        return;
-    }
-    if redirect {
-        tls.field("httpsRedirect").error("IST0106", "only HTTP servers can redirect to HTTPS");
-    }
-    let mode = tls.field("mode").text().unwrap_or("PASSTHROUGH");
-    let has = |name: &str| tls.field(name).is_present();
-    let credentials =
-        ["credentialName", "credentialNames", "tlsCertificates"].iter().filter(|name| has(name)).count();
-    if credentials > 1 {
-        tls.error("IST0106", "only one of credentialName, credentialNames or tlsCertificates can be set");
-    }
-    if matches!(mode, "SIMPLE" | "MUTUAL" | "OPTIONAL_MUTUAL") && credentials == 0 {
-        for (name, what) in [("serverCertificate", "a server certificate"), ("privateKey", "a private key")] {
-            if !has(name) {
-                tls.error("IST0106", format!("{mode} TLS requires {what}"));
-            }
-        }
-        if mode == "MUTUAL" && !has("caCertificates") {
-            tls.error("IST0106", "MUTUAL TLS requires a client CA bundle");
-        }
+/// What comes out of TLS on a port of that protocol is not HTTP.
+fn opened_tcp(protocol: &Cursor<'_>, of: ServerProtocol, mode: TlsMode) {
+    if of == ServerProtocol::Tls && !matches!(mode, TlsMode::Passthrough | TlsMode::AutoPassthrough) {
+        protocol.warn_with_help(
+            "SC007",
+            "TCP inside TLS does not act yet: this server is not bound",
+            "write `protocol: HTTPS` for HTTP, or `mode: PASSTHROUGH`",
+        );
     }
 }
 

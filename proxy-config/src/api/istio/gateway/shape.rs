@@ -14,12 +14,8 @@ const SERVER: &[Field] = &[
     acts("tls", Object(TLS)),
 ];
 
-const SERVER_PORT: &[Field] = &[
-    required("number", PORT),
-    required("name", Text),
-    required("protocol", Text),
-    inert("targetPort", PORT, "targetPort"),
-];
+const SERVER_PORT: &[Field] =
+    &[required("number", PORT), required("name", Text), required("protocol", Text), acts("targetPort", PORT)];
 
 const VERSION: &[&str] = &["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"];
 const MODE: &[&str] =
@@ -27,7 +23,7 @@ const MODE: &[&str] =
 
 /// Settings of a server's TLS; the Sidecar kind has the same.
 pub(crate) const TLS: &[Field] = &[
-    inert("httpsRedirect", Bool, "redirecting to HTTPS"),
+    acts("httpsRedirect", Bool),
     acts("mode", Choice(MODE)),
     acts("serverCertificate", Text),
     acts("privateKey", Text),

@@ -129,10 +129,13 @@ fn ports(list: &Cursor<'_>) -> Vec<EntryPort> {
     out
 }
 
+const TLS_PORT: &str = "through a Gateway that lets TLS pass, and not by HTTP";
+
 fn check_protocol(cursor: &Cursor<'_>, protocol: &str) {
     match protocol {
         "" | "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" => {}
-        "HTTPS" | "TLS" | "TCP" | "UDP" | "MONGO" | "MYSQL" | "REDIS" => {
+        "HTTPS" | "TLS" => cursor.note("SC007", format!("{protocol} ports are reached {TLS_PORT}")),
+        "TCP" | "UDP" | "MONGO" | "MYSQL" | "REDIS" => {
             cursor
                 .warn("SC007", format!("{protocol} ports do not act yet: nothing is forwarded to this one"));
         }

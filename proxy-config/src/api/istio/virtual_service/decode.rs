@@ -1,7 +1,7 @@
 //! A VirtualService's tree to its struct, and the rules between its fields.
 
 use super::{
-    DirectResponse, HttpDestination, HttpMatch, HttpRule, Redirect, Rewrite, RuleAction, VirtualService,
+    DirectResponse, HttpDestination, HttpMatch, HttpRule, Redirect, Rewrite, RuleAction, VirtualService, tls,
 };
 use crate::api::Meta;
 use crate::api::host::{self, Wildcard};
@@ -38,8 +38,10 @@ pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> VirtualService {
     if rules.items().next().is_none() && !other && spec.is_present() {
         spec.error("IST0106", "http, tcp or tls must be provided in virtual service");
     }
+    let tls = spec.field("tls").items().filter_map(|rule| tls::decode(&rule, &hosts_read)).collect();
     VirtualService {
         meta,
+        tls,
         hosts: hosts_read,
         gateways: names,
         http: rules.items().filter_map(|rule| http_rule(&rule)).collect(),
@@ -116,7 +118,7 @@ fn action(rule: &Cursor<'_>, matches: &[HttpMatch]) -> Option<RuleAction> {
     }
 }
 
-fn destinations(route: &Cursor<'_>) -> Option<Vec<HttpDestination>> {
+pub(super) fn destinations(route: &Cursor<'_>) -> Option<Vec<HttpDestination>> {
     let mut out = Vec::new();
     let mut before: Option<Cursor<'_>> = None;
     let count = route.items().count();

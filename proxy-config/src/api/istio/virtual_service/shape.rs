@@ -7,7 +7,7 @@ pub(crate) const SPEC: &[Field] = &[
     acts("hosts", TEXTS),
     acts("gateways", TEXTS),
     acts("http", List(&Object(HTTP))),
-    inert("tls", List(&Object(TLS)), "routing of TLS connections"),
+    acts("tls", List(&Object(TLS))),
     inert("tcp", List(&Object(TCP)), "routing of TCP connections"),
     inert("exportTo", TEXTS, "limiting visibility to namespaces"),
 ];
@@ -142,7 +142,11 @@ const TLS: &[Field] = &[
         "match",
         List(&Object(&[
             required("sniHosts", TEXTS),
-            acts("destinationSubnets", TEXTS),
+            inert(
+                "destinationSubnets",
+                TEXTS,
+                "matching on the address dialled (so the block matches nothing)",
+            ),
             acts("port", PORT),
             acts("sourceLabels", LABELS),
             acts("sourceNamespace", Text),
