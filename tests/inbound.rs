@@ -154,6 +154,7 @@ impl Proxy {
                 hostname: "here".into(),
                 max_exchanges: 1000,
                 patience: pilotlight::worker::Patience::default(),
+                pressure: pilotlight::limit::Pressure::none(),
             })
         };
         let workers: Vec<Worker> = asked.into_iter().enumerate().map(make).map(Result::unwrap).collect();

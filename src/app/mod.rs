@@ -14,12 +14,13 @@ use crate::cluster::Registry;
 use crate::control::admin::{self, Admin, Face};
 use crate::control::discover::{self, Discover};
 use crate::control::log::Log;
+use crate::control::memory::Memory;
 use crate::control::process;
 use crate::control::reload::Watcher;
 use crate::control::scale::{Scaler, Setup};
 use crate::drain::{Drain, Timing};
 use crate::driver::process::{Processes, Settings};
-use crate::limit::Ceiling;
+use crate::limit::{Ceiling, Pressure};
 use crate::snapshot::{Environment, Published};
 use crate::telemetry::Telemetry;
 use crate::upstream::Reclaim;
@@ -93,7 +94,8 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     if let Some(socket) = &stats_socket {
         say_listening(socket, "stats", "--stats");
     }
-    let running = start_workers(workers, &published, &telemetry, &drain, open_files, patience(&args))?;
+    let bounds = Bounds::new(&args, open_files, &telemetry);
+    let running = start_workers(workers, &published, &telemetry, &drain, &bounds)?;
     let engine = Arc::new(Engine::new(Parts {
         args: args.clone(),
         published: published.clone(),
@@ -147,13 +149,9 @@ fn start_workers(
     published: &Arc<Published>,
     telemetry: &Arc<Telemetry>,
     drain: &Arc<Drain>,
-    open_files: u64,
-    patience: Patience,
+    bounds: &Bounds,
 ) -> Result<Vec<Worker>, String> {
     let (reclaim, asked) = Reclaim::new(workers);
-    // Each client connection may need one upstream.
-    let connections =
-        Ceiling::new(usize::try_from(open_files.saturating_sub(SPARE_FILES) / 2).unwrap_or(512));
     let hostname = hostname();
     let start = |(index, asked)| {
         Worker::start(Make {
@@ -161,12 +159,13 @@ fn start_workers(
             published: published.clone(),
             telemetry: telemetry.clone(),
             drain: drain.clone(),
-            connections: connections.clone(),
+            connections: bounds.connections.clone(),
             reclaim: reclaim.clone(),
             asked,
             hostname: hostname.clone(),
             max_exchanges: MAX_EXCHANGES,
-            patience,
+            patience: bounds.patience,
+            pressure: bounds.pressure.clone(),
         })
     };
     asked
@@ -186,10 +185,29 @@ async fn sweep(engine: Arc<Engine>) {
     }
 }
 
-/// How long clients may be silent.
-fn patience(args: &RunArgs) -> Patience {
-    let some = |time: Duration| Some(time).filter(|time| !time.is_zero());
-    Patience { body: some(args.body_timeout), answer: some(args.answer_timeout) }
+/// What all workers keep to together.
+struct Bounds {
+    connections: Arc<Ceiling>,
+    patience: Patience,
+    pressure: Arc<Pressure>,
+}
+
+impl Bounds {
+    /// Looks at how much memory is left from now on, for as long as the process lives.
+    fn new(args: &RunArgs, open_files: u64, telemetry: &Arc<Telemetry>) -> Bounds {
+        let pressure = Pressure::none();
+        let memory = args.cgroup.as_deref().map_or_else(Memory::own, Memory::of);
+        let (watched, telemetry, percent) = (pressure.clone(), telemetry.clone(), args.shed_memory);
+        tokio::spawn(async move { memory.watch(&watched, &telemetry.metrics, percent).await });
+        let some = |time: Duration| Some(time).filter(|time| !time.is_zero());
+        // Each client connection may need one upstream.
+        let connections = usize::try_from(open_files.saturating_sub(SPARE_FILES) / 2).unwrap_or(512);
+        Bounds {
+            connections: Ceiling::new(connections),
+            patience: Patience { body: some(args.body_timeout), answer: some(args.answer_timeout) },
+            pressure,
+        }
+    }
 }
 
 /// `--workers`, else MeshConfig's concurrency, else the CPU quota rounded up.

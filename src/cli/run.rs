@@ -130,6 +130,21 @@ pub struct RunArgs {
           value_parser = values::duration, help_heading = "Process", hide_env_values = true)]
     pub answer_timeout: Duration,
 
+    /// From this part of the memory limit on, new requests from outside get 503 until it is 5 points less; 0: never
+    #[arg(long, value_name = "PERCENT", env = "PILOTLIGHT_SHED_MEMORY", default_value_t = 90,
+          value_parser = clap::value_parser!(u8).range(0..=100), help_heading = "Process", hide_env_values = true)]
+    pub shed_memory: u8,
+
+    /// The control group whose memory counts [default: the process's own]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PILOTLIGHT_CGROUP",
+        help_heading = "Process",
+        hide_env_values = true
+    )]
+    pub cgroup: Option<PathBuf>,
+
     /// Whose arithmetic decides how many instances a function has
     #[arg(
         long,

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod discover;
 pub mod log;
+pub mod memory;
 pub mod process;
 pub mod reload;
 pub mod scale;

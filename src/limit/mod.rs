@@ -1,4 +1,8 @@
-//! Ceilings of the whole process.
+//! Ceilings of the whole process, and whether it is short of memory.
+
+mod pressure;
+
+pub use pressure::Pressure;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

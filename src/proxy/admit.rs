@@ -1,10 +1,14 @@
-//! The innermost layer: whether this process takes one more exchange.
+//! The innermost layer: whether this process takes one more exchange, for its number or for want of memory.
 
 use super::forward::{Exchange, Failed};
-use crate::fault::Kind;
+use crate::fault::{Advice, Fault, Kind};
+use crate::record::Direction;
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 use tower::Service;
+
+/// Seconds after which a client that was turned away may ask again.
+const RETRY_AFTER: u16 = 1;
 
 /// Refuses what is above the ceiling of one worker.
 #[derive(Clone, Debug)]
@@ -33,10 +37,15 @@ impl<S: Service<Exchange, Error = Failed>> Service<Exchange> for Admit<S> {
 
     fn call(&mut self, exchange: Exchange) -> Self::Future {
         let local = exchange.closing.local();
-        if local.counter.in_flight() > local.max_exchanges {
-            local.telemetry.metrics.requests_refused.inc();
-            let fault = Kind::Overloaded.into();
-            return Admitted::Right(ready(Err(Failed { fault, closing: exchange.closing })));
+        let full = local.counter.in_flight() > local.max_exchanges;
+        if full || local.pressure.sheds() {
+            // What is in flight may need calls of its own to end: those of applications here go on.
+            if full || exchange.closing.record.direction != Direction::Outbound {
+                local.telemetry.metrics.requests_refused.inc();
+                let kind = if full { Kind::Overloaded } else { Kind::MemoryShort };
+                let fault = Fault::advised(kind, Advice { retry_after: RETRY_AFTER, ..Advice::default() });
+                return Admitted::Right(ready(Err(Failed { fault, closing: exchange.closing })));
+            }
         }
         Admitted::Left(self.inner.call(exchange))
     }

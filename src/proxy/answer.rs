@@ -118,7 +118,7 @@ pub(super) fn to_fault(mut fault: Fault, mut closing: Box<Closing>) -> Response<
     if advice.retry_after != 0 {
         head.headers.insert(RETRY_AFTER, advice.retry_after.into());
     }
-    if row.flag == "UO" || kind == Kind::Overloaded {
+    if row.flag == "UO" || row.flag == "OM" {
         head.headers.insert(OVERLOADED, HeaderValue::from_static("true"));
     }
     head.headers.insert(SERVER, OURS);

@@ -40,7 +40,7 @@ use crate::drain::{Counter, Drain};
 use crate::fault::Kind;
 use crate::http::headers::{Peer, RequestIds};
 use crate::http::line::Line;
-use crate::limit::Place;
+use crate::limit::{Place, Pressure};
 use crate::record::Direction;
 use crate::snapshot::{Reader, Snapshot};
 use crate::telemetry::{self, Telemetry};
@@ -86,6 +86,8 @@ pub struct Local {
     pub hostname: Box<str>,
     /// Exchanges of one worker at once, at most.
     pub max_exchanges: usize,
+    /// Whether memory is short.
+    pub pressure: Arc<Pressure>,
     /// Tokens that were verified.
     pub tokens: RefCell<Cache>,
 }

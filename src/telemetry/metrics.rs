@@ -59,6 +59,12 @@ pub struct Metrics {
     pub held: Gauge,
     /// Bytes that they keep in memory.
     pub held_bytes: Gauge,
+    /// Memory in use, as the control group that bounds it counts.
+    pub memory_used: Gauge,
+    /// The most there may be.
+    pub memory_limit: Gauge,
+    /// 1 while new requests are shed for want of memory.
+    pub shedding: Gauge,
     /// Of guards.
     pub auth: AuthMetrics,
     faults: Faults,
@@ -101,6 +107,13 @@ impl Metrics {
         gauge("starts_left", "Starts that may be made now before others are put off", &self.starts_left);
         gauge("held_requests", "Requests held now, of all functions", &self.held);
         gauge("held_bytes", "Bytes kept in memory by requests held now, of all functions", &self.held_bytes);
+        gauge("memory_used_bytes", "Memory in use within its limit, functions included", &self.memory_used);
+        gauge(
+            "memory_limit_bytes",
+            "The limit of the control group that is nearest to it",
+            &self.memory_limit,
+        );
+        gauge("shedding", "1 while new requests are refused for want of memory", &self.shedding);
         registry.register(
             "pilotlight_config_last_success_timestamp_seconds",
             "When the last configuration began to serve",

@@ -2,6 +2,7 @@
 
 use super::board::Board;
 use super::connection;
+use crate::clock;
 use crate::limit::Ceiling;
 use crate::proxy::{Local, Seat};
 use crate::record::Direction;
@@ -9,25 +10,38 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::TcpListener;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// After running out of descriptors, before trying again.
 const BREATH: Duration = Duration::from_millis(50);
+
+/// Between log lines about accepting that fails.
+const TELL: Duration = Duration::from_secs(10);
+/// Connections above the ceiling that are being told so, at once; others are closed without a word.
+const TURNED_AWAY: usize = 64;
+/// To read what they are told.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// What they are told.
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// The listening sockets of one worker.
 pub(super) struct Listeners {
     local: Rc<Local>,
     board: Rc<Board>,
     connections: Arc<Ceiling>,
+    turned_away: Arc<Ceiling>,
     tasks: HashMap<usize, JoinHandle<()>>,
 }
 
 impl Listeners {
     /// None yet.
     pub(super) fn new(local: Rc<Local>, board: Rc<Board>, connections: Arc<Ceiling>) -> Listeners {
-        Listeners { local, board, connections, tasks: HashMap::new() }
+        let turned_away = Ceiling::new(TURNED_AWAY);
+        Listeners { local, board, connections, turned_away, tasks: HashMap::new() }
     }
 
     /// Accepts on `socket` from now on.
@@ -41,6 +55,7 @@ impl Listeners {
                     local: self.local.clone(),
                     board: self.board.clone(),
                     connections: self.connections.clone(),
+                    turned_away: self.turned_away.clone(),
                 };
                 let task = tokio::task::spawn_local(door.run(listener));
                 if let Some(old) = self.tasks.insert(number, task) {
@@ -65,18 +80,20 @@ struct Door {
     local: Rc<Local>,
     board: Rc<Board>,
     connections: Arc<Ceiling>,
+    turned_away: Arc<Ceiling>,
 }
 
 impl Door {
     async fn run(self, listener: TcpListener) {
         let metrics = &self.local.telemetry.metrics;
+        let mut failures = Failures::default();
         loop {
             let (stream, remote) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // The client's own doing, or ours for want of descriptors: then others must end first.
                     if error.kind() != io::ErrorKind::ConnectionAborted {
-                        tracing::warn!(%error, "accepting failed; trying again");
+                        failures.tell(&error);
                         tokio::time::sleep(BREATH).await;
                     }
                     continue;
@@ -85,6 +102,7 @@ impl Door {
             metrics.downstream_opened.inc();
             let Some(place) = self.connections.enter() else {
                 metrics.downstream_refused.inc();
+                turn_away(stream, &self.turned_away);
                 continue;
             };
             let (local, board) = (self.local.clone(), self.board.clone());
@@ -94,5 +112,46 @@ impl Door {
                 connection::serve(local, board, number, direction, stream, remote, seat).await;
             });
         }
+    }
+}
+
+/// Tells a client that there are too many. Closing over what it has sent would reset the connection and lose the
+/// answer, so what comes is read for a moment.
+fn turn_away(mut stream: TcpStream, places: &Arc<Ceiling>) {
+    let Some(place) = places.enter() else { return };
+    tokio::task::spawn_local(async move {
+        let farewell = async {
+            let mut unread = [0; 1024];
+            if stream.read(&mut unread).await? == 0 {
+                return Ok(());
+            }
+            stream.write_all(FULL).await?;
+            stream.shutdown().await?;
+            while stream.read(&mut unread).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // A client that does not wait for it misses nothing else.
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+        drop(place);
+    });
+}
+
+/// Accepting that fails: said once in a while, since it is tried again many times a second.
+#[derive(Default)]
+struct Failures {
+    told: Option<Instant>,
+    unsaid: u32,
+}
+
+impl Failures {
+    fn tell(&mut self, error: &io::Error) {
+        let now = clock::now();
+        if self.told.is_some_and(|told| now.saturating_duration_since(told) < TELL) {
+            self.unsaid += 1;
+            return;
+        }
+        let times = std::mem::take(&mut self.unsaid) + 1;
+        self.told = Some(now);
+        tracing::warn!(%error, times, "accepting failed; trying again");
     }
 }

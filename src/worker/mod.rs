@@ -12,7 +12,7 @@ use crate::clock;
 use crate::cluster::Rng;
 use crate::drain::{Drain, Phase};
 use crate::http::headers::RequestIds;
-use crate::limit::Ceiling;
+use crate::limit::{Ceiling, Pressure};
 use crate::proxy::{Departures, Local, Passthrough};
 use crate::record::Direction;
 use crate::snapshot::Published;
@@ -88,6 +88,8 @@ pub struct Make {
     pub max_exchanges: usize,
     /// How long clients may be silent.
     pub patience: Patience,
+    /// Whether memory is short.
+    pub pressure: Arc<Pressure>,
 }
 
 /// A running worker.
@@ -149,6 +151,7 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
         hostname,
         max_exchanges,
         patience,
+        pressure,
     } = make;
     let departures = match Departures::new() {
         Ok(departures) => departures,
@@ -169,6 +172,7 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
         departures,
         hostname,
         max_exchanges,
+        pressure,
         tokens: RefCell::default(),
     });
     let board = Rc::new(Board::default());
@@ -190,14 +194,7 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
                 None => break,
             },
             Some(gate) = asked.recv() => local.pools.give_up_one(gate),
-            _ = sweep.tick() => {
-                let now = clock::now();
-                board.sweep(now, patience.answer);
-                if let Some(patience) = patience.body {
-                    local.uploads.sweep(now, patience);
-                }
-                local.pools.sweep(now);
-            }
+            _ = sweep.tick() => look(&board, &local, patience),
             Ok(()) = phase.changed() => match *phase.borrow() {
                 Phase::Closing => board.finish_front(clock::now(), &local),
                 Phase::Done => break,
@@ -206,4 +203,14 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
         }
     }
     local.log.flush();
+}
+
+/// Once a second: who has been silent for too long, and what is not needed any more.
+fn look(board: &Board, local: &Local, patience: Patience) {
+    let now = clock::now();
+    board.sweep(now, patience.answer);
+    if let Some(patience) = patience.body {
+        local.uploads.sweep(now, patience);
+    }
+    local.pools.sweep(now);
 }

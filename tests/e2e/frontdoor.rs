@@ -1,6 +1,6 @@
 //! What the front door does with clients that are slow, silent or speak nonsense: each is bounded, named and counted.
 
-use crate::support::{Origin, Proxy, RawClient, RawOrigin, Reply, millis, seconds, yaml};
+use crate::support::{Origin, Proxy, RawClient, RawOrigin, Reply, eventually, millis, seconds, yaml};
 use std::io::Write;
 use std::time::Instant;
 
@@ -133,4 +133,72 @@ fn a_head_that_takes_too_long_ends_its_connection_by_name() {
     client.send("GET / HTTP/1.1\nhost: shop\nx-more: ");
     client.read_to_end_within(seconds(20));
     proxy.access_line(&["\"- - HTTP/1.1\" 0 - request_header_timeout"]);
+}
+
+#[test]
+fn without_memory_new_requests_are_turned_away_and_what_is_in_flight_lives() {
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = parking_lot::Mutex::new(gone);
+    let origin = RawOrigin::script(move |mut connection, _| {
+        while !connection.is_at_end() {
+            if connection.read_head().starts_with("GET /slow") {
+                gone.lock().recv_timeout(seconds(20)).unwrap();
+            }
+            connection.send("HTTP/1.1 200 OK\ncontent-length: 5\n\nhello");
+        }
+    });
+    let group = std::env::temp_dir().join(format!("pilotlight-group-{}", std::process::id()));
+    std::fs::create_dir_all(&group).unwrap();
+    let write = |file: &str, text: &str| {
+        // Whole at once, as the kernel's are.
+        std::fs::write(group.join("next"), text).unwrap();
+        std::fs::rename(group.join("next"), group.join(file)).unwrap();
+    };
+    write("memory.max", "1000");
+    write("memory.current", "899");
+    let proxy = Proxy::with(yaml::all_to("HTTP", &[origin.address()]))
+        .args(["--cgroup", group.to_str().unwrap()])
+        .start();
+    let sheds = |wanted: f64| {
+        eventually("shedding follows", seconds(5), || {
+            (proxy.metrics().sum("pilotlight_shedding", &[]) == wanted).then_some(())
+        });
+    };
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| proxy.get("/slow").send());
+        eventually("it is in flight", seconds(5), || (origin.connections() == 1).then_some(()));
+        write("memory.current", "900");
+        sheds(1.0);
+        let refused = proxy.get("/").send().expect(503);
+        assert_eq!((refused.header("retry-after"), refused.header("x-envoy-overloaded")), ("1", "true"));
+        // Calls of what is in flight go on.
+        assert_eq!(proxy.mesh().get("/").host("upstream.test").send().status, 200);
+        go.send(()).unwrap();
+        slow.join().unwrap().expect(200);
+        write("memory.current", "851");
+        std::thread::sleep(millis(500));
+        proxy.get("/").send().expect(503);
+        write("memory.current", "849");
+        sheds(0.0);
+        proxy.get("/").send().expect(200);
+    });
+    proxy.access_line(&["503 OM overload_memory"]);
+    std::fs::remove_dir_all(group).unwrap();
+}
+
+#[test]
+fn connections_above_the_ceiling_are_told_so() {
+    let origin = Origin::h1().reply("hello");
+    let program = ["sh", "-c", "ulimit -n 200 && exec \"$0\" \"$@\"", crate::support::proxy::PILOTLIGHT];
+    let proxy = Proxy::to(&origin).program(&program).start();
+    // Half of what is left of the descriptors.
+    let kept: Vec<RawClient> = (0..68).map(|_| proxy.front().raw()).collect();
+    eventually("they are all taken", seconds(5), || {
+        (proxy.metrics().sum("pilotlight_downstream_connections", &[]) == 68.0).then_some(())
+    });
+    let mut late = proxy.front().raw();
+    let answer = late.send("GET / HTTP/1.1\nhost: a\n\n").read_to_end();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1"), "{answer}");
+    drop(kept);
+    eventually("there is room again", seconds(5), || (proxy.get("/").send().status == 200).then_some(()));
 }

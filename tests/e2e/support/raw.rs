@@ -99,6 +99,11 @@ impl RawClient {
         self.read_to_end()
     }
 
+    /// Whether the peer has closed; waits for its next byte.
+    pub fn is_at_end(&mut self) -> bool {
+        !matches!(self.stream.peek(&mut [0]), Ok(1))
+    }
+
     /// Whether nothing arrives, not even an end, for so long.
     pub fn is_silent_for(&mut self, wait: Duration) -> bool {
         self.stream.set_read_timeout(Some(wait)).expect("a TCP socket");
