@@ -20,7 +20,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -123,6 +123,8 @@ fn inbound(application: SocketAddr, concurrency: u32) -> model::Config {
 struct Proxy {
     address: SocketAddr,
     telemetry: Arc<Telemetry>,
+    published: Arc<Published>,
+    registry: Arc<Registry>,
     _workers: Vec<Worker>,
 }
 
@@ -166,7 +168,7 @@ impl Proxy {
             let socket = socket.try_clone().unwrap();
             worker.order(Order::Listen { number, direction: Direction::Inbound, socket });
         }
-        Proxy { address, telemetry, _workers: workers }
+        Proxy { address, telemetry, published, registry: environment.registry, _workers: workers }
     }
 
     fn get(&self) -> String {
@@ -229,4 +231,28 @@ fn inbound_requests_are_counted_by_the_destination_alone() {
         "{counted:#?}"
     );
     assert!(counted.iter().all(|line| !line.contains("reporter=\"source\"")), "{counted:#?}");
+}
+
+#[test]
+fn who_waits_too_long_for_a_place_is_told_so_and_the_one_who_has_it_goes_on() {
+    // Accepts, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Proxy::serve(&inbound(silent.local_addr().unwrap(), 1), 1);
+    let mut first = TcpStream::connect(proxy.address).unwrap();
+    first.write_all(b"GET / HTTP/1.1\r\nhost: any.example\r\n\r\n").unwrap();
+    let (mut at_work, _) = silent.accept().unwrap();
+    assert!(head(&mut at_work).is_some());
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| proxy.get());
+        while proxy.registry.room().held() == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        proxy.published.current().expire_held(Instant::now());
+        assert_eq!(proxy.registry.room().held(), 1, "its time is not over");
+        proxy.published.current().expire_held(Instant::now() + Duration::from_secs(601));
+        let answer = second.join().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    });
+    at_work.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+    assert!(head(&mut first).is_some_and(|head| head.starts_with("HTTP/1.1 200 ")));
 }

@@ -325,11 +325,8 @@ impl Engine {
             state.loaded = Some(loaded);
         }
         state.swept.retain(|name, _| snapshot.destinations.contains_key(name));
+        snapshot.expire_held(now);
         for (name, destination) in &snapshot.destinations {
-            // Who waits for a function is the scaler's concern.
-            if let (None, Some(hold)) = (&destination.function, destination.cluster.members.hold()) {
-                hold.expire(now);
-            }
             let Some(outlier) = &destination.cluster.outlier else { continue };
             let last = state.swept.entry(name.clone()).or_insert(now);
             if now.saturating_duration_since(*last) >= outlier.interval {

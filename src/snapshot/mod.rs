@@ -23,7 +23,7 @@ use http::{HeaderValue, StatusCode};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Everything the data path needs to know, at one point in time.
 #[derive(Debug, Default)]
@@ -42,6 +42,18 @@ pub struct Snapshot {
     pub path_normalization: PathNormalization,
     /// Some destination answers clients that have closed their sending side.
     pub half_close: bool,
+}
+
+impl Snapshot {
+    /// Answers those who have waited too long for a place at an endpoint that is given, inbound ones included.
+    /// Who waits for a function is the concern of its scaler. To be called about once a second.
+    pub fn expire_held(&self, now: Instant) {
+        for destination in self.destinations.values().filter(|destination| destination.function.is_none()) {
+            if let Some(hold) = destination.cluster.members.hold() {
+                hold.expire(now);
+            }
+        }
+    }
 }
 
 /// The routes of one listener.

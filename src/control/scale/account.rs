@@ -1,10 +1,13 @@
 //! What a revision's instances cost: memory over time, while they work and while they are idle.
 
+use super::fleet::Floor;
 use super::unit::Unit;
 use crate::clock::{Duration, Instant};
 
 /// Memory is measured no more often.
-const EVERY: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_secs(5);
+/// Not before: a start has better things to do, and what it takes is not known yet.
+const SETTLED: Duration = Duration::from_millis(500);
 const GIBI: f64 = (1_u64 << 30) as f64;
 
 /// One instance's part.
@@ -18,11 +21,15 @@ pub(super) struct Cost {
 
 impl Unit {
     /// Adds what passed since the last look. An instance that starts or ends is idle.
-    pub fn account(&mut self, now: Instant) {
+    pub fn account(&mut self, now: Instant, floor: &mut Floor) {
         for instance in self.instances.values_mut() {
             let cost = &mut instance.cost;
-            let stale = cost.measured.is_none_or(|at| now.saturating_duration_since(at) >= EVERY);
-            if stale && let Some(bytes) = instance.pid.and_then(resident) {
+            let passed = |since: Instant| now.saturating_duration_since(since);
+            let stale = match cost.measured {
+                Some(at) => passed(at) >= EVERY,
+                None => passed(instance.since) >= SETTLED,
+            };
+            if stale && let Some(bytes) = instance.pid.and_then(|pid| floor.memory.of(now, pid)) {
                 (cost.bytes, cost.measured) = (bytes, Some(now));
             }
             let since = cost.until.replace(now).unwrap_or(instance.since);
@@ -36,24 +43,5 @@ impl Unit {
             seconds.inc_by(length);
             memory.inc_by(gibi_seconds);
         }
-    }
-}
-
-/// Bytes of memory in use by a process; none: it has ended, or is not of this host.
-fn resident(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibi: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kibi * 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_in_use_is_found_and_that_of_nobody_is_not() {
-        assert!(resident(std::process::id()).is_some_and(|bytes| bytes > 1 << 20));
-        assert_eq!(resident(u32::MAX), None);
     }
 }

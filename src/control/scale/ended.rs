@@ -52,7 +52,7 @@ impl Crash {
 impl Unit {
     /// An instance is gone.
     pub fn exited(&mut self, now: Instant, id: InstanceId, exit: Exit, floor: &mut Floor) {
-        self.account(now);
+        self.account(now, floor);
         let Some(mut instance) = self.instances.remove(&id) else { return };
         instance.remember();
         if !instance.worked {

@@ -3,6 +3,7 @@
 //! Synchronous, with time as an argument: the task around it waits, this decides.
 
 use super::Setup;
+use super::memory::Memory;
 use super::pace::Bucket;
 use super::probe::Probing;
 use super::unit::Unit;
@@ -34,6 +35,8 @@ pub(super) struct Floor {
     /// Starts that were put off since this was read.
     pub put_off: u64,
     pub random: fastrand::Rng,
+    /// What instances have in memory.
+    pub memory: Memory,
     owners: HashMap<InstanceId, Arc<str>>,
     next: InstanceId,
 }
@@ -81,6 +84,7 @@ impl Fleet {
             probes: Vec::new(),
             put_off: 0,
             random: fastrand::Rng::new(),
+            memory: Memory::default(),
             owners: HashMap::new(),
             next: 0,
         };

@@ -14,6 +14,7 @@ mod foresee;
 mod frozen;
 mod instance;
 mod leaving;
+mod memory;
 mod pace;
 mod probe;
 mod ramp;

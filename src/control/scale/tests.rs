@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 mod failing;
 mod frozen;
 mod held;
+mod last_moment;
 mod sim;
 
 const SECOND: Duration = Duration::from_secs(1);

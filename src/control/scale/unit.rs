@@ -183,7 +183,7 @@ impl Unit {
             self.end_frozen(now, floor);
             self.adjust(now, floor)
         };
-        self.account(now);
+        self.account(now, floor);
         self.drain(now, floor);
         self.foresee(now);
         self.next = self.due(now);
