@@ -100,3 +100,52 @@ fn a_frozen_function_that_is_taken_out_of_the_configuration_is_ended() {
     proxy.write("config.yaml", &yaml::function("other", "", ""));
     assert!(becomes_true(seconds(15), || !alive(pid)), "it is still there");
 }
+
+/// Requests at moments around the one at which the last instance goes, each answered, with one start at most for
+/// each that has gone. PILOTLIGHT_RACES says how many; each takes about 7 s, and many functions run at once.
+#[track_caller]
+fn requests_around_the_end(annotations: &str) {
+    let races =
+        std::env::var("PILOTLIGHT_RACES").ok().and_then(|count| count.parse().ok()).unwrap_or(200_usize);
+    let at_once = 50;
+    let names: Vec<String> = (0..at_once).map(|n| format!("f{n}")).collect();
+    let text: String = names.iter().map(|name| yaml::function(name, annotations, "")).collect();
+    let proxy = Proxy::with(text).args(["--max-instances", "200"]).start();
+    let front = proxy.front();
+    let rounds = races.div_ceil(at_once);
+    std::thread::scope(|scope| {
+        for (number, name) in names.iter().enumerate() {
+            let front = &front;
+            scope.spawn(move || {
+                let host = format!("{name}.default.localhost");
+                let get = || front.get("/").host(&host).timeout(seconds(60)).send().expect(200);
+                get();
+                for round in 0..rounds {
+                    // From a little before to a little after, in steps of a fraction of a millisecond.
+                    let at = (number * rounds + round) as u64;
+                    std::thread::sleep(
+                        seconds(6) + millis(at * 600 / (at_once * rounds) as u64) - millis(50),
+                    );
+                    get();
+                }
+            });
+        }
+    });
+    let functions = proxy.admin().get("/functions").send().json();
+    let sum = |field: &str| -> u64 {
+        functions["functions"].as_array().unwrap().iter().map(|one| one[field].as_u64().unwrap()).sum()
+    };
+    let (starts, crashes) = (sum("starts"), sum("crashes"));
+    assert!(starts <= ((rounds + 1) * at_once) as u64, "{starts} starts in {rounds} rounds");
+    assert_eq!(crashes, 0);
+}
+
+#[test]
+fn requests_at_every_moment_around_the_last_stop_are_answered() {
+    requests_around_the_end("autoscaling.knative.dev/window: 6s");
+}
+
+#[test]
+fn requests_at_every_moment_around_a_freeze_are_answered() {
+    requests_around_the_end(ANNOTATIONS);
+}
