@@ -129,6 +129,24 @@ faults! {
     Http2Flood: Downstream, Head, 0, 8, Never, "DPE", "http2.flood", "";
     /// CONNECT, which is off.
     ConnectRefused: Downstream, Head, 405, 12, Never, "", "connect_not_allowed", "CONNECT is not allowed";
+    /// Plaintext where mutual TLS alone is accepted.
+    PlaintextRefused: Downstream, Tls, 0, 16, Never, "NR", "filter_chain_not_found", "";
+    /// An application's own TLS where the mesh's, or plaintext, is accepted.
+    ForeignTls: Downstream, Tls, 0, 16, Never, "NR", "filter_chain_not_found", "";
+    /// No server answers for the name a client asks for.
+    UnknownServerName: Downstream, Tls, 0, 12, Never, "NR", "filter_chain_not_found", "";
+    /// A client's certificate was refused.
+    PeerRefused: Downstream, Tls, 0, 16, Never, "", "tls_peer_certificate_refused", "";
+    /// A client's handshake failed.
+    HandshakeFailed: Downstream, Tls, 0, 14, Never, "", "tls_handshake_failed", "";
+    /// There is no certificate to answer a client's handshake with.
+    NoCertificate: Operator, Tls, 0, 14, Never, "", "tls_certificate_missing", "";
+    /// As many handshakes are under way as may be.
+    HandshakeOverflow: Proxy, Tls, 0, 14, Never, "OM", "tls_handshake_overflow", "";
+    /// The connection would be refused now: trust was tightened, or the client's certificate has ended.
+    TrustEnded: Downstream, Auth, 503, 16, Never, "", "connection_no_longer_trusted", "this connection is no longer trusted; open another";
+    /// The request is for a host of another TLS server, with another certificate or other clients.
+    Misdirected: Downstream, Route, 421, 14, Never, "", "misdirected_request", "this connection was opened for another host";
     /// The client went away.
     ClientGone: Downstream, Wait, 0, 1, Never, "DC", "downstream_remote_disconnect", "";
     /// The client's body ended before it was whole.
@@ -209,6 +227,10 @@ faults! {
     ConnectFailure: Upstream, Connect, 503, 14, Always, "UF", "upstream_reset_before_response_started{connection_failure}", "upstream connect error or disconnect/reset before headers. reset reason: connection failure";
     /// The endpoint did not accept within connectTimeout.
     ConnectTimeout: Upstream, Connect, 503, 14, Always, "UF", "upstream_reset_before_response_started{connection_timeout}", "upstream connect error or disconnect/reset before headers. reset reason: connection timeout";
+    /// The TLS handshake with the endpoint failed; the reason says how.
+    UpstreamTls: Upstream, Connect, 503, 14, Always, "UF", "upstream_reset_before_response_started{remote_connection_failure|TLS_error}", "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, transport failure reason: TLS_error";
+    /// The endpoint is to be spoken to with TLS, and what it takes is missing here; nothing goes in plaintext.
+    UpstreamTlsUnprepared: Operator, Connect, 503, 14, Never, "UF", "upstream_tls_unprepared", "the proxy has no usable certificate for this destination; its log says why";
     /// The connection ended before the request was written.
     NotSent: Upstream, Send, 503, 14, Always, "UC", "upstream_reset_before_response_started{connection_termination}", "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
     /// The upstream refused the stream without looking at it.

@@ -10,6 +10,9 @@ pub mod fault;
 pub mod http;
 pub mod record;
 pub mod sync;
+// certificates, and what is made of them
+pub mod tls;
+
 // mechanisms: no sockets, no exchange
 pub mod activator;
 pub mod auth;
@@ -18,7 +21,6 @@ pub mod cluster;
 pub mod limit;
 pub mod route;
 pub mod telemetry;
-pub mod tls;
 // compiled
 pub mod snapshot;
 // connections to upstreams

@@ -83,6 +83,8 @@ pub struct Record {
     pub downstream_remote: SocketAddr,
     /// Our end of the client's connection.
     pub downstream_local: SocketAddr,
+    /// What the handshake told, where the client's connection is encrypted.
+    pub secured: Option<Arc<Secured>>,
     /// The name of the route taken.
     pub route: Option<Arc<str>>,
     /// The name of the cluster chosen.
@@ -142,6 +144,7 @@ impl Record {
             authority: None,
             downstream_remote,
             downstream_local,
+            secured: None,
             route: None,
             cluster: None,
             upstream_host: None,

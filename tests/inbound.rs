@@ -135,6 +135,7 @@ impl Proxy {
         let environment = Environment {
             registry: Arc::new(Registry::new(Arc::new(Bell::new()), Arc::default())),
             telemetry: telemetry.clone(),
+            keyring: Arc::default(),
             numbers: Default::default(),
             keys: Arc::default(),
         };

@@ -16,7 +16,7 @@ use crate::worker::Order;
 use parking_lot::Mutex;
 use proxy_config::load::{Loaded, load};
 use proxy_config::model::{self, Config};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -50,6 +50,8 @@ struct State {
     last: Option<Reload>,
     log: Option<(model::AccessLog, Arc<AccessLog>)>,
     swept: HashMap<Arc<str>, Instant>,
+    /// Certificates whose end was warned of.
+    ending: HashSet<String>,
 }
 
 /// The files that `run` was told of.
@@ -156,6 +158,9 @@ impl Engine {
         for problem in &compiled.problems {
             tracing::error!("{problem}");
         }
+        compiled.warnings.iter().for_each(|warning| tracing::error!("{warning}"));
+        let keyring = &self.parts.environment.keyring;
+        self.parts.environment.telemetry.secure.certificates(keyring.shown());
         self.parts.published.publish(compiled.snapshot);
         self.listen(state, config);
         if self.rest.get().is_some() {
@@ -303,6 +308,36 @@ impl Engine {
         }
     }
 
+    /// Looks at the files of certificates; what is made of them is compiled anew where they have changed.
+    pub(super) fn certificates(&self) {
+        let environment = &self.parts.environment;
+        let mut state = self.state.lock();
+        if environment.keyring.refresh()
+            && let Some(loaded) = state.loaded.take()
+        {
+            state.generation += 1;
+            self.serve(&mut state, &loaded.config);
+            state.loaded = Some(loaded);
+            tracing::info!(
+                generation = state.generation,
+                "certificates have changed, and the new ones are in force"
+            );
+        }
+        environment.telemetry.secure.certificates(environment.keyring.shown());
+        let ending = environment.keyring.ending(clock::wall());
+        state.ending.retain(|name| ending.iter().any(|(other, _)| other == name));
+        for (name, left) in ending {
+            if state.ending.insert(name.clone()) {
+                let hours = left.as_secs() / 3600;
+                tracing::warn!(
+                    certificate = name,
+                    hours,
+                    "a certificate of this proxy ends soon, or has ended: renew it"
+                );
+            }
+        }
+    }
+
     /// A name was looked up.
     pub(super) fn found(&self, event: Event) {
         match event {
@@ -349,6 +384,9 @@ impl Engine {
         let state = self.state.lock();
         if state.generation == 0 {
             return Err("no configuration serves yet".to_owned());
+        }
+        if let Some(why) = self.parts.environment.keyring.trouble(clock::wall()) {
+            return Err(why);
         }
         // What a later configuration asks for and cannot have is no reason to stop serving the rest.
         if self.rest.get().is_none() { Err("still starting".to_owned()) } else { Ok(()) }

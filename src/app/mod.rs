@@ -17,17 +17,20 @@ use crate::control::log::Log;
 use crate::control::memory::Memory;
 use crate::control::process;
 use crate::control::reload::Watcher;
+use crate::control::reload::certificates::Certificates;
 use crate::control::scale::{Scaler, Setup};
 use crate::drain::{Drain, Timing};
 use crate::driver::process::{Processes, Settings};
 use crate::limit::{Ceiling, Pressure};
 use crate::snapshot::{Environment, Published};
 use crate::telemetry::Telemetry;
+use crate::tls::Keyring;
 use crate::upstream::Reclaim;
 use crate::worker::{Make, Patience, Worker};
 use engine::{Engine, Parts};
 use parking_lot::Mutex;
 use source::Told;
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,12 +91,8 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let registry = Arc::new(Registry::new(bell.clone(), room));
     let published: Arc<Published> = Arc::default();
     let keys: Arc<KeyRing> = Arc::default();
-    let admin_socket = admin::bind(Face::Admin, args.admin)?;
-    let stats_socket = args.stats.map(|address| admin::bind(Face::Stats, address)).transpose()?;
-    say_listening(&admin_socket, "admin", "--admin");
-    if let Some(socket) = &stats_socket {
-        say_listening(socket, "stats", "--stats");
-    }
+    let keyring = Arc::new(Keyring::new(args.certs.as_deref()));
+    let (admin_socket, stats_socket) = bind_admin(&args)?;
     let bounds = Bounds::new(&args, open_files, &telemetry);
     let running = start_workers(workers, &published, &telemetry, &drain, &bounds)?;
     let engine = Arc::new(Engine::new(Parts {
@@ -102,6 +101,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
         environment: Environment {
             registry: registry.clone(),
             telemetry: telemetry.clone(),
+            keyring: keyring.clone(),
             numbers: Mutex::default(),
             keys: keys.clone(),
         },
@@ -120,6 +120,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let watched = engine.clone();
     let watcher = Watcher::spawn(engine::paths(&args), move |texts| watched.apply(texts))
         .map_err(|error| format!("no thread to watch files: {error}"))?;
+    let certificates = watch_certificates(keyring, &engine)?;
     let source =
         Arc::new(Told { engine: engine.clone(), scaler: scaler.clone(), telemetry: telemetry.clone() });
     let admin = Arc::new(Admin::new(source, drain.clone(), Some(log)));
@@ -131,11 +132,14 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let left = {
         tokio::select! {
             left = drain.conduct() => left,
-            never = signals.obey(&drain, || watcher.look_again()) => match never {},
+            never = signals.obey(&drain, || {
+                watcher.look_again();
+                certificates.look_again();
+            }) => match never {},
         }
     };
     scaler.shutdown(FUNCTION_GRACE.min(drain.time_left(crate::clock::now()))).await;
-    drop(watcher);
+    drop((watcher, certificates));
     running.into_iter().for_each(Worker::join);
     telemetry.flush(FLUSH);
     if left > 0 {
@@ -174,6 +178,12 @@ fn start_workers(
         .map(start)
         .collect::<Result<_, _>>()
         .map_err(|error| format!("no thread for a worker: {error}"))
+}
+
+fn watch_certificates(keyring: Arc<Keyring>, engine: &Arc<Engine>) -> Result<Certificates, String> {
+    let renewed = engine.clone();
+    Certificates::spawn(move || keyring.directories(), move || renewed.certificates())
+        .map_err(|error| format!("no thread to watch certificates: {error}"))
 }
 
 /// Takes ejected endpoints back when their time is over.
@@ -224,7 +234,16 @@ fn hostname() -> Box<str> {
     system.nodename().to_string_lossy().into()
 }
 
-fn say_listening(socket: &std::net::TcpListener, name: &str, why: &str) {
+/// The sockets of the admin API and of what scrapers see of it.
+fn bind_admin(args: &RunArgs) -> Result<(TcpListener, Option<TcpListener>), String> {
+    let admin = admin::bind(Face::Admin, args.admin)?;
+    let stats = args.stats.map(|address| admin::bind(Face::Stats, address)).transpose()?;
+    say_listening(&admin, "admin", "--admin");
+    stats.iter().for_each(|socket| say_listening(socket, "stats", "--stats"));
+    Ok((admin, stats))
+}
+
+fn say_listening(socket: &TcpListener, name: &str, why: &str) {
     if let Ok(address) = socket.local_addr() {
         tracing::info!("listening on {address}: {name} ({why})");
     }

@@ -67,6 +67,17 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDR", env = "PILOTLIGHT_STATS", value_parser = values::address, hide_env_values = true)]
     pub stats: Option<SocketAddr>,
 
+    /// The workload's own certificate for mutual TLS: a directory with cert-chain.pem, key.pem and
+    /// root-cert.pem (or tls.crt, tls.key and ca.crt); read again when it changes
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PILOTLIGHT_CERTS",
+        help_heading = "Configuration",
+        hide_env_values = true
+    )]
+    pub certs: Option<PathBuf>,
+
     /// How the YAML is read.
     #[command(flatten, next_help_heading = "Configuration")]
     pub load: LoadArgs,

@@ -18,7 +18,9 @@ pub use gate::{Gate, GateCounts, Permit, Turn, Waiter, WaiterGone};
 pub use health::Health;
 pub use members::{Members, Registry, Taken};
 
+use crate::tls::Client;
 use proxy_config::model::{Balance, Limits, Outlier, Protocol};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +41,10 @@ pub struct Cluster {
     pub function_timeout: Option<Duration>,
     /// Whether the endpoints are on this host, where connections are cheap and idle ones short-lived.
     pub local: bool,
+    /// How endpoints are spoken to; `None`: in plaintext.
+    pub tls: Option<Arc<Client>>,
+    /// Endpoints that have a proxy of the mesh in front, in order.
+    pub mesh: Box<[SocketAddr]>,
     /// The endpoints, now.
     pub members: Arc<Members>,
     /// Counts against `limits`, exact over all workers.
@@ -46,6 +52,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// How `endpoint` is spoken to; `None`: in plaintext.
+    #[inline]
+    pub fn tls_to(&self, endpoint: &Endpoint) -> Option<&Arc<Client>> {
+        let tls = self.tls.as_ref()?;
+        tls.applies(self.mesh.binary_search(&endpoint.address).is_ok()).then_some(tls)
+    }
+
     /// A cluster without a description: HTTP/1.1, no limits, no ejection.
     pub fn passthrough(name: &str, members: Arc<Members>, gate: Arc<Gate>) -> Cluster {
         Cluster {
@@ -56,6 +69,8 @@ impl Cluster {
             outlier: None,
             function_timeout: None,
             local: false,
+            tls: None,
+            mesh: Box::default(),
             members,
             gate,
         }

@@ -49,6 +49,8 @@ pub struct Terms<'a> {
     pub peer: &'a Peer,
     /// Whether the client's connection is encrypted.
     pub secure: bool,
+    /// What is said of the client's certificate, if it showed one.
+    pub vouched: Option<&'a HeaderValue>,
     /// What [`super::upgrade::wanted`] found, when the upstream connection can be upgraded.
     pub upgrade: Option<&'a HeaderValue>,
 }
@@ -67,10 +69,7 @@ pub fn prepare(headers: &mut HeaderMap, seen: Seen, terms: &Terms<'_>, ids: &mut
         // Answered here: hyper says 100 when the body is first asked for.
         headers.remove(header::EXPECT);
     }
-    if seen.any(Seen::CLIENT_CERT) {
-        // Only a proxy that saw the certificate may vouch for it.
-        headers.remove(CLIENT_CERT);
-    }
+    client_cert(headers, seen, terms);
     if terms.gateway {
         sanitize(headers, seen);
         forwarded_for(headers, seen, terms.peer);
@@ -84,6 +83,33 @@ pub fn prepare(headers: &mut HeaderMap, seen: Seen, terms: &Terms<'_>, ids: &mut
     if !seen.any(Seen::REQUEST_ID) {
         headers.insert(REQUEST_ID, ids.next_id());
     }
+}
+
+/// Only a proxy that saw a certificate may vouch for it: what clients say of themselves goes. A workload adds
+/// to what a caller with a certificate says (APPEND_FORWARD), a gateway begins anew (SANITIZE_SET).
+#[inline]
+fn client_cert(headers: &mut HeaderMap, seen: Seen, terms: &Terms<'_>) {
+    let Some(vouched) = terms.vouched else {
+        if seen.any(Seen::CLIENT_CERT) {
+            headers.remove(CLIENT_CERT);
+        }
+        return;
+    };
+    let before = if seen.any(Seen::CLIENT_CERT) && !terms.gateway {
+        let all: Vec<&[u8]> = headers.get_all(CLIENT_CERT).iter().map(HeaderValue::as_bytes).collect();
+        all.join(&b","[..])
+    } else {
+        Vec::new()
+    };
+    let value = if before.is_empty() {
+        Some(vouched.clone())
+    } else {
+        HeaderValue::from_maybe_shared(Bytes::from([&before, &b","[..], vouched.as_bytes()].concat())).ok()
+    };
+    match value {
+        Some(value) => headers.insert(CLIENT_CERT, value),
+        None => headers.remove(CLIENT_CERT),
+    };
 }
 
 /// Removes what belongs to one connection, and what `Connection` says does, save what no client may take

@@ -16,7 +16,7 @@ fn fields(list: &[(&str, &str)]) -> HeaderMap {
 fn prepared(before: &[(&str, &str)], gateway: bool) -> HeaderMap {
     let mut headers = fields(before);
     let peer = Peer::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)));
-    let terms = Terms { gateway, peer: &peer, secure: false, upgrade: None };
+    let terms = Terms { gateway, peer: &peer, secure: false, vouched: None, upgrade: None };
     let seen = Seen::of(&headers);
     prepare(&mut headers, seen, &terms, &mut RequestIds::new(fastrand::Rng::with_seed(7)));
     headers
@@ -85,7 +85,7 @@ fn an_upgrade_keeps_its_two_fields() {
     ]);
     let peer = Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let protocol = HeaderValue::from_static("websocket");
-    let terms = Terms { gateway: false, peer: &peer, secure: true, upgrade: Some(&protocol) };
+    let terms = Terms { gateway: false, peer: &peer, secure: true, vouched: None, upgrade: Some(&protocol) };
     let seen = Seen::of(&headers);
     prepare(&mut headers, seen, &terms, &mut RequestIds::new(fastrand::Rng::with_seed(7)));
     headers.remove(REQUEST_ID);

@@ -1,4 +1,5 @@
-//! The innermost layer: whether this process takes one more exchange, for its number or for want of memory.
+//! The innermost layer: whether this process takes one more exchange, for its number or for want of
+//! memory, and from this connection.
 
 use super::forward::{Exchange, Failed};
 use crate::fault::{Advice, Fault, Kind};
@@ -10,7 +11,7 @@ use tower::Service;
 /// Seconds after which a client that was turned away may ask again.
 const RETRY_AFTER: u16 = 1;
 
-/// Refuses what is above the ceiling of one worker.
+/// Refuses what is above the ceiling of one worker, and what comes on a connection that would be refused now.
 #[derive(Clone, Debug)]
 pub struct Admit<S> {
     inner: S,
@@ -46,6 +47,10 @@ impl<S: Service<Exchange, Error = Failed>> Service<Exchange> for Admit<S> {
                 let fault = Fault::advised(kind, Advice { retry_after: RETRY_AFTER, ..Advice::default() });
                 return Admitted::Right(ready(Err(Failed { fault, closing: exchange.closing })));
             }
+        }
+        let closing = &exchange.closing;
+        if let Err(fault) = closing.connection().stands(&closing.snapshot, closing.record.started) {
+            return Admitted::Right(ready(Err(Failed { fault, closing: exchange.closing })));
         }
         Admitted::Left(self.inner.call(exchange))
     }

@@ -76,9 +76,9 @@ fn finish(status: StatusCode, headers: &mut HeaderMap, closing: &mut Closing) {
         log.format().capture_response(&mut closing.record.captured, headers);
     }
     // Callers of a front listener must find another instance; those behind the mesh listener stay.
-    if closing.record.direction != Direction::Outbound
+    let leaving = closing.record.direction != Direction::Outbound && closing.local().drain.is_closing();
+    if (leaving || closing.connection().standing.is_over())
         && closing.record.protocol != crate::record::Protocol::Http2
-        && closing.local().drain.is_closing()
     {
         headers.insert(CONNECTION, CLOSE);
     }

@@ -17,7 +17,7 @@ use crate::http::grpc;
 use crate::record::Flags;
 use crate::snapshot::{Destination, Forward, Target};
 use crate::telemetry::Limit;
-use crate::upstream::{Lease, RequestBody, SendError};
+use crate::upstream::{Aim, Lease, RequestBody, SendError};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
@@ -146,11 +146,12 @@ impl Attempts<'_> {
         record.upstream_host = Some(slot.endpoint().address);
         self.deadlines.begin_try(self.outbound.retry().per_try_timeout.map(|timeout| dispatched + timeout));
         let pools = &self.connection.local.pools;
-        let idle = if self.tries.fresh { None } else { pools.idle(cluster, slot.endpoint(), dispatched) };
+        let to = Aim { cluster, endpoint: slot.endpoint(), host: self.outbound.host() };
+        let idle = if self.tries.fresh { None } else { pools.idle(to, dispatched) };
         let lease = match idle {
             Some(lease) => lease,
             None => {
-                let mut connecting = pools.connect(cluster, slot.endpoint(), self.tries.fresh);
+                let mut connecting = pools.connect(to, self.tries.fresh);
                 self.deadlines.within(None, connecting.as_mut()).await?.map_err(|fault| {
                     if fault.kind == Kind::PendingOverflow {
                         destination.metrics.overflow(Limit::Pending).inc();

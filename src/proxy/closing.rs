@@ -76,6 +76,12 @@ impl Closing {
         &self.connection.local
     }
 
+    /// The client's connection.
+    #[inline]
+    pub fn connection(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+
     /// Where the exchange is counted unless it gets a target.
     #[inline]
     pub fn nowhere(&mut self, series: &Arc<Series>) {
@@ -135,7 +141,11 @@ impl Closing {
                 }
                 if let Some(series) = &target.sink {
                     let busy = record.duration.saturating_sub(record.hold);
-                    series.observe(worker, &Observation::of(record, busy));
+                    let seen = Observation::of(record, busy);
+                    match self.connection.standing.secured() {
+                        None => series.observe(worker, &seen),
+                        Some(_) => self.connection.counted(series).observe(worker, &seen),
+                    }
                 }
             }
             None => {

@@ -14,7 +14,7 @@ use crate::fault::{Fault, Kind};
 use crate::http::{Authority, Seen, grpc, normalize, validate};
 use crate::record::Protocol;
 use crate::route::Head;
-use crate::snapshot::{self, Action, Listener, Route, Snapshot, Tables, Target};
+use crate::snapshot::{self, Action, Listener, Route, Security, Snapshot, Tables, Target};
 use crate::upstream::Source;
 use futures_util::future::{Either, select};
 use http::{Response, Version, request};
@@ -142,6 +142,11 @@ fn step<'a>(
 ) -> Result<Step<'a>, Fault> {
     let parts = &closing.parts;
     let authority = validate::request(parts, seen)?;
+    if let (Some(secured), Security::Servers(servers)) = (connection.standing.secured(), &listener.security)
+        && servers.misdirected(secured.sni.as_deref(), authority.host)
+    {
+        return Err(Kind::Misdirected.into());
+    }
     let head = head(connection, parts, authority);
     let route = find(listener, connection, parts, authority, &head)?;
     closing.record.route = Some(route.name.clone());

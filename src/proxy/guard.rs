@@ -87,14 +87,16 @@ fn authenticate<'j>(
 }
 
 /// Who the peer is: by its certificate, or taken for it.
-fn principal<'a>(connection: &Connection, snapshot: &'a Snapshot) -> Option<&'a str> {
-    let listener = snapshot.listeners.get(connection.listener)?.as_ref()?;
-    listener.simulated.as_deref()
+fn principal<'a>(connection: &'a Connection, snapshot: &'a Snapshot) -> Option<&'a str> {
+    match connection.standing.secured() {
+        Some(secured) => secured.principal(),
+        None => snapshot.listeners.get(connection.listener)?.as_ref()?.simulated.as_deref(),
+    }
 }
 
 /// What policies look at.
 fn facts<'a>(
-    connection: &Connection,
+    connection: &'a Connection,
     parts: &'a request::Parts,
     destination: SocketAddr,
     principal: Option<&'a str>,
@@ -113,7 +115,7 @@ fn facts<'a>(
         host: authority.text,
         headers: &parts.headers,
         destination,
-        sni: "",
+        sni: connection.standing.secured().and_then(|secured| secured.sni.as_deref()).unwrap_or_default(),
         claims: accepted.map(Accepted::claims),
     })
 }

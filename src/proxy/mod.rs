@@ -21,6 +21,8 @@ mod passthrough;
 mod prepare;
 mod rescue;
 mod retry;
+mod splice;
+mod standing;
 mod tunnel;
 mod unread;
 
@@ -32,6 +34,8 @@ pub use forward::{Exchange, Failed, Forward};
 pub use observe::Observe;
 pub use passthrough::Passthrough;
 pub use rescue::Rescue;
+pub use splice::{Raw, pass_on};
+pub use standing::Standing;
 pub use unread::unread;
 
 use crate::auth::jwt::Cache;
@@ -45,6 +49,7 @@ use crate::record::Direction;
 use crate::snapshot::{Reader, Snapshot};
 use crate::telemetry::{self, Telemetry};
 use crate::upstream::{Pools, Uploads};
+use http::HeaderValue;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -142,6 +147,10 @@ pub struct Connection {
     pub peer: Peer,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// How it was let in, and whether it would be now.
+    pub standing: Standing,
+    /// What `X-Forwarded-Client-Cert` says of the client, if it showed a certificate.
+    pub vouched: Option<HeaderValue>,
     /// Exchanges in flight on it.
     pub busy: Cell<u32>,
     /// What its socket and its exchanges tell each other.

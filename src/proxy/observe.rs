@@ -60,6 +60,7 @@ impl<S: Service<Exchange>> Service<Request<Incoming>> for Observe<S> {
         );
         record.target = request.uri().path_and_query().cloned();
         record.authority = authority(&request);
+        record.secured = connection.standing.secured().cloned();
         if let Some(log) = &snapshot.access_log {
             record.captured = log.format().capture_request(request.headers());
         } else {

@@ -8,7 +8,7 @@ use super::closing::Closing;
 use super::lineage::{self, LINEAGE};
 use super::retry;
 use crate::fault::{Fault, Kind};
-use crate::http::{Seen, Wire, envoy, grpc, headers, response, target, upgrade, validate};
+use crate::http::{Authority, Seen, Wire, envoy, grpc, headers, response, target, upgrade, validate};
 use crate::record::{ColdStart, Direction};
 use crate::route::{Facts, Head, HeaderChange};
 use crate::snapshot::{Destination, Forward, Protocol, Retry, RetryOn, Target};
@@ -40,9 +40,17 @@ struct Rare {
     switch: Option<(HeaderValue, OnUpgrade)>,
     /// The request's fields, where the response's changes read them.
     fields: Option<HeaderMap>,
+    /// The request's host, where the destination's certificate is to be for it.
+    host: Option<Box<str>>,
 }
 
 impl Outbound<'_> {
+    /// The request's host, where the destination's certificate is to be for it.
+    #[inline]
+    pub(super) fn host(&self) -> &str {
+        self.rare.as_ref().and_then(|rare| rare.host.as_deref()).unwrap_or_default()
+    }
+
     /// The retry policy in force.
     #[inline]
     pub(super) fn retry(&self) -> &Retry {
@@ -74,6 +82,7 @@ pub(super) fn request<'a>(
         gateway,
         peer: &connection.peer,
         secure: connection.scheme == "https",
+        vouched: connection.vouched.as_ref(),
         upgrade: switch.as_ref().map(|(protocol, _)| protocol),
     };
     let lineage = (!gateway && seen.any(Seen::OURS)).then(|| parts.headers.remove(LINEAGE)).flatten();
@@ -95,7 +104,9 @@ pub(super) fn request<'a>(
     };
     let wire = match destination.cluster.protocol {
         Protocol::Http1 => Wire::Http1,
-        Protocol::Http2 => Wire::Http2 { secure: false },
+        Protocol::Http2 => {
+            Wire::Http2 { secure: destination.cluster.tls.as_ref().is_some_and(|tls| tls.is_outside()) }
+        }
     };
     target::address(parts, seen, wire, path, authority)?;
     if wire == Wire::Http1 && closing.source.is_some() {
@@ -112,8 +123,10 @@ pub(super) fn request<'a>(
         closing.record.captured = log.format().capture_request(&parts.headers);
     }
     let idempotent = retry::is_idempotent(&parts.method);
-    let rare = (policy.is_some() || switch.is_some() || fields.is_some())
-        .then(|| Box::new(Rare { policy, switch, fields }));
+    let asks = destination.cluster.tls.as_ref().is_some_and(|tls| tls.asks_for_host());
+    let host = if asks { Authority::of(parts).map(|authority| authority.host.into()) } else { None };
+    let rare = (policy.is_some() || switch.is_some() || fields.is_some() || host.is_some())
+        .then(|| Box::new(Rare { policy, switch, fields, host }));
     Ok(Outbound { timeout, policy: &forwarding.retry, idempotent, rare })
 }
 

@@ -3,12 +3,14 @@
 //! Bytes are joined only after the upstream's 101 was passed on. Slot, connection and record live until both
 //! directions have ended.
 
+use super::Connection;
 use super::body::Held;
 use super::closing::Closing;
 use crate::clock;
 use crate::fault::{Fault, Kind};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use std::time::Duration;
 
 /// Both ends of a connection that is being upgraded.
 pub(super) struct Ends {
@@ -20,6 +22,18 @@ pub(super) struct Ends {
     pub(super) held: Held,
 }
 
+/// Between looks at whether a tunnel's client would be let in now.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Until a client that would be refused now has had as long as a drain may take.
+async fn untrusted(connection: &Connection) {
+    let local = &connection.local;
+    while connection.stands(&local.snapshot(), clock::now()).is_ok() {
+        tokio::time::sleep(LOOK).await;
+    }
+    tokio::time::sleep(local.drain.time_left(clock::now())).await;
+}
+
 /// Joins both ends once hyper has written the 101, in a task of its own.
 pub(super) fn join(ends: Ends, mut closing: Box<Closing>) {
     tokio::task::spawn_local(async move {
@@ -27,10 +41,24 @@ pub(super) fn join(ends: Ends, mut closing: Box<Closing>) {
         match futures_util::future::try_join(down, up).await {
             Ok((down, up)) => {
                 let (mut down, mut up) = (TokioIo::new(down), TokioIo::new(up));
-                // An error of either side ends both; what was carried until then is not known to the copier.
-                if let Ok((received, sent)) = tokio::io::copy_bidirectional(&mut down, &mut up).await {
-                    closing.record.bytes_received = received;
-                    closing.record.bytes_sent = sent;
+                let connection = closing.connection().clone();
+                let joined = async { Some(tokio::io::copy_bidirectional(&mut down, &mut up).await) };
+                let ended = tokio::select! {
+                    joined = joined => joined,
+                    () = untrusted(&connection) => None,
+                };
+                match ended {
+                    Some(Ok((received, sent))) => {
+                        closing.record.bytes_received = received;
+                        closing.record.bytes_sent = sent;
+                    }
+                    // An error of either side ends both; what was carried until then is not known to the copier.
+                    Some(Err(_)) => {}
+                    None => {
+                        let status = closing.record.status;
+                        closing.fail(Kind::TrustEnded.into());
+                        closing.record.status = status;
+                    }
                 }
             }
             Err(error) => {

@@ -4,6 +4,7 @@
 //! cannot) fails its own route only, and is told. Live state is looked up by name, so it is carried over.
 
 use super::guards::Guards;
+use super::secure::Secure;
 use super::{Action, Destination, Direct, Forward, Listener, Route, Snapshot, Tables, Target, VirtualHost};
 use crate::auth::KeyRing;
 use crate::cluster::{Cluster, Registry};
@@ -11,6 +12,7 @@ use crate::record::Direction;
 use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Side, Split};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{Peer, Reporter, Series, SeriesLabels, Telemetry};
+use crate::tls::Keyring;
 use http::{HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use proxy_config::model;
@@ -28,6 +30,8 @@ pub struct Environment {
     pub registry: Arc<Registry>,
     /// Metric series.
     pub telemetry: Arc<Telemetry>,
+    /// Certificates.
+    pub keyring: Arc<Keyring>,
     /// The numbers listeners have, by name: a listener keeps its number for the life of the process.
     pub numbers: Mutex<HashMap<String, usize>>,
     /// Keys of tokens that are fetched.
@@ -41,6 +45,8 @@ pub struct Compiled {
     pub snapshot: Snapshot,
     /// Routes that answer 503 NC instead, policies that refuse everything, and why.
     pub problems: Vec<String>,
+    /// What of TLS cannot be had, and what follows.
+    pub warnings: Vec<String>,
 }
 
 impl Environment {
@@ -73,8 +79,14 @@ pub fn compile(
         config.revisions.iter().map(|r| (r.key.as_str(), r)).collect();
     let mut problems = Vec::new();
     let guards = Guards::compile(config, &environment.keys, &mut problems);
-    let mut compiler =
-        Compiler { environment, guards, clusters: HashMap::new(), destinations: HashMap::new(), problems };
+    let mut compiler = Compiler {
+        environment,
+        guards,
+        secure: Secure::begin(&environment.keyring, config),
+        clusters: HashMap::new(),
+        destinations: HashMap::new(),
+        problems,
+    };
     for cluster in &config.clusters {
         compiler.destination(cluster, &revisions);
     }
@@ -96,12 +108,13 @@ pub fn compile(
         allow_any: config.mesh.outbound == model::OutboundMode::AllowAny,
         path_normalization: config.mesh.path_normalization,
     };
-    Compiled { snapshot, problems: compiler.problems }
+    Compiled { snapshot, problems: compiler.problems, warnings: compiler.secure.end() }
 }
 
 struct Compiler<'a> {
     environment: &'a Environment,
     guards: Guards,
+    secure: Secure<'a>,
     clusters: HashMap<Arc<str>, &'a model::Cluster>,
     destinations: HashMap<Arc<str>, Arc<Destination>>,
     problems: Vec<String>,
@@ -134,6 +147,7 @@ impl<'a> Compiler<'a> {
             model::Endpoints::Revision(key) => Some(telemetry.function(key)),
             _ => None,
         };
+        let (tls, mesh) = self.secure.cluster(wanted);
         let destination = Destination {
             cluster: Cluster {
                 name: name.clone(),
@@ -143,6 +157,8 @@ impl<'a> Compiler<'a> {
                 outlier: wanted.policy.outlier,
                 function_timeout: revision.map(|r| r.timeout),
                 local,
+                tls,
+                mesh,
                 members,
                 gate: registry.gate(&name),
             },
@@ -173,6 +189,7 @@ impl<'a> Compiler<'a> {
         Listener {
             name: wanted.name.as_str().into(),
             direction,
+            security: self.secure.listener(wanted),
             tables,
             unrouted: self.nowhere(direction, "unknown"),
             black_hole: self.nowhere(direction, "BlackHoleCluster"),
@@ -390,6 +407,7 @@ mod tests {
         let environment = Environment {
             registry: Arc::new(Registry::new(Arc::default(), Arc::default())),
             telemetry: Telemetry::new(1),
+            keyring: Arc::default(),
             numbers: Mutex::default(),
             keys: Arc::default(),
         };

@@ -7,6 +7,7 @@
 mod compile;
 mod guards;
 mod publish;
+mod secure;
 
 pub use compile::{Compiled, Environment, compile};
 pub use proxy_config::model::{PathNormalization, Protocol, Retry, RetryOn};
@@ -18,6 +19,7 @@ use crate::record::Direction;
 use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Split};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{ClusterMetrics, FunctionMetrics, Series};
+use crate::tls::{Inbound, Servers};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use std::collections::HashMap;
@@ -63,6 +65,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Which side of the service it stands on.
     pub direction: Direction,
+    /// What it does with TLS.
+    pub security: Security,
     /// The routes.
     pub tables: Tables,
     /// Where requests are counted that find no route.
@@ -75,6 +79,17 @@ pub struct Listener {
     pub guard: Option<Arc<Guard>>,
     /// Who those are taken for that no certificate speaks for.
     pub simulated: Option<Arc<str>>,
+}
+
+/// What a listener does with TLS.
+#[derive(Debug)]
+pub enum Security {
+    /// Nothing.
+    Plain,
+    /// A gateway's, by the name asked for.
+    Servers(Servers),
+    /// A workload's own, and plaintext where that may come too.
+    Mesh(Inbound),
 }
 
 /// One table, or one for each service port.

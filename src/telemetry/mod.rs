@@ -9,6 +9,7 @@ mod auth;
 mod exposition;
 mod metrics;
 mod process;
+mod secure;
 mod series;
 mod shelf;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub use access_log::Worker;
 pub use auth::AuthMetrics;
 pub use exposition::CONTENT_TYPE;
 pub use metrics::{ClusterMetrics, FunctionMetrics, Limit, Metrics, State};
+pub use secure::{Secure, Side};
 pub use series::{BOUNDS, Label, Observation, Peer, Reporter, Series, SeriesLabels};
 
 use crate::clock::{self, Duration, Instant};
@@ -29,12 +31,18 @@ use prometheus_client::registry::Registry;
 use std::io;
 use std::sync::Arc;
 
+/// Metrics that are also held elsewhere.
+#[derive(Debug)]
+struct Shared<T>(Arc<T>);
+
 /// All metrics and logs of the process.
 #[derive(Debug)]
 pub struct Telemetry {
     workers: usize,
     /// Metrics of the process as a whole.
     pub metrics: Metrics,
+    /// What is counted about TLS.
+    pub secure: Arc<Secure>,
     series: Arc<AllSeries>,
     functions: Arc<Functions>,
     clusters: Arc<Clusters>,
@@ -51,20 +59,36 @@ impl Telemetry {
         let series = Arc::new(AllSeries::default());
         let functions = Arc::new(Functions::default());
         let clusters = Arc::new(Clusters::default());
+        let secure: Arc<Secure> = Arc::default();
         let mut registry = Registry::default();
         metrics.register(&mut registry);
+        registry.register_collector(Box::new(Shared(secure.clone())));
         registry.register_collector(Box::new(process::Process::new(epoch)));
         registry.register_collector(Box::new(series.clone()));
         registry.register_collector(Box::new(functions.clone()));
         registry.register_collector(Box::new(clusters.clone()));
         let sinks = Sinks::new(metrics.lines_dropped.clone());
-        Arc::new(Telemetry { workers, metrics, series, functions, clusters, registry, epoch, sinks })
+        Arc::new(Telemetry { workers, metrics, secure, series, functions, clusters, registry, epoch, sinks })
     }
 
     /// Istio's standard metrics for these labels. The same labels give the same series; one that nobody
     /// has held for ten minutes starts again from zero.
     pub fn series(&self, labels: SeriesLabels) -> Arc<Series> {
         self.series.get(labels, |labels| Series::new(labels, self.workers))
+    }
+
+    /// The same for requests of a client with a certificate: `principal` is its SPIFFE identity. Of
+    /// identities beyond a bound none is told apart.
+    pub fn identified(&self, series: &Series, principal: Option<&str>) -> Arc<Series> {
+        let mut labels = series.labels().clone();
+        labels.security = "mutual_tls".into();
+        if let Some(principal) = principal.filter(|principal| self.secure.knows(principal)) {
+            labels.source.principal = format!("spiffe://{principal}").into();
+            if let Some((_, namespace, _)) = crate::record::parts(principal) {
+                labels.source.namespace = namespace.to_owned().into();
+            }
+        }
+        self.series(labels)
     }
 
     /// The metrics of one revision, named `namespace/name`.

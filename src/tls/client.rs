@@ -49,6 +49,17 @@ impl Client {
         self.mode != ClientMode::Auto || mesh
     }
 
+    /// Whether its endpoints are outside the mesh, where TLS is the scheme `https`.
+    pub fn is_outside(&self) -> bool {
+        matches!(self.mode, ClientMode::Simple | ClientMode::Mutual)
+    }
+
+    /// Whether the name asked for is the request's host.
+    #[inline]
+    pub fn asks_for_host(&self) -> bool {
+        self.sni.is_none()
+    }
+
     /// What tells connections apart that must not be taken for one another: the certificates in force and the
     /// name asked for. Never 0.
     #[inline]
@@ -78,7 +89,7 @@ impl Client {
         let config = self.config.as_ref().map_err(|why| (Refusal::Unprepared, why.to_string()))?;
         let name = match &self.sni {
             Some(name) => name.clone(),
-            None => ServerName::try_from(host.to_owned())
+            None => ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
                 .map_err(|_| (Refusal::Name, format!("{host:?} is not a name that can be asked for")))?,
         };
         let connecting = TlsConnector::from(config.clone()).connect_with(name, io, |connection| {

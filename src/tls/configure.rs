@@ -5,7 +5,7 @@ use super::cipher::versions;
 use super::client::Protocols;
 use super::material::{Material, Own, Roots};
 use super::server::Terms;
-use super::verify::{Ask, ClientCheck, Expect, ServerCheck};
+use super::verify::{ClientCheck, Expect, ServerCheck};
 use super::{HTTP1, HTTP2, Trust, provider};
 use proxy_config::model::{ClientMode, ClientTls, TlsVersion};
 use rustls::client::Resumption;
@@ -18,17 +18,16 @@ use std::sync::Arc;
 /// Sessions with destinations kept for each cluster.
 const SESSIONS: usize = 64;
 /// In force where nothing asks for others, as Istio has it.
-pub(super) const VERSIONS: (TlsVersion, TlsVersion) = (TlsVersion::V12, TlsVersion::V13);
+const VERSIONS: (TlsVersion, TlsVersion) = (TlsVersion::V12, TlsVersion::V13);
 
 /// How a server answers; what it is called is the caller's to add.
 pub(super) fn server_terms(
     own: Own,
-    check: Option<(Arc<Roots>, Ask, bool)>,
+    check: Option<Arc<ClientCheck>>,
     provider: Arc<rustls::crypto::CryptoProvider>,
     spoken: (TlsVersion, TlsVersion),
     alpn: Vec<Vec<u8>>,
 ) -> Result<Terms, String> {
-    let check = check.map(|(roots, ask, required)| ClientCheck::new(roots, ask, required));
     let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(spoken))
         .map_err(|error| format!("TLS cannot be spoken with these versions and cipher suites: {error}"))?;
@@ -61,7 +60,7 @@ pub(super) fn client_config(
         (false, false) => Expect::Names(roots, tls.names.clone()),
     };
     let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions(VERSIONS))
+        .with_protocol_versions(versions(if mesh { (trust.oldest, TlsVersion::V13) } else { VERSIONS }))
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(ServerCheck(expect)));

@@ -6,13 +6,13 @@
 
 use super::cipher::with_suites;
 use super::client::{Client, Protocols};
-use super::configure::{VERSIONS, client_config, server_terms};
+use super::configure::{client_config, server_terms};
 use super::material::{self, Material, Roots, Trouble};
 use super::server::{Choice, Inbound, Passthrough, Servers, Terms};
-use super::verify::Ask;
+use super::verify::{Ask, ClientCheck};
 use super::{HTTP1, HTTP2, provider};
 use parking_lot::Mutex;
-use proxy_config::model::{ClientMode, ClientTls, Credential, Mtls, Pem, ServerMode, TlsServer};
+use proxy_config::model::{ClientMode, ClientTls, Credential, Mtls, Pem, ServerMode, TlsServer, TlsVersion};
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,10 +25,12 @@ const AGAIN: (u32, Duration) = (5, Duration::from_millis(20));
 const WARN_BEFORE: Duration = Duration::from_secs(24 * 3600);
 
 /// Whose identities are believed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trust {
     /// Trust domains; the mesh's own is first.
     pub domains: Vec<String>,
+    /// The oldest version spoken inside the mesh.
+    pub oldest: TlsVersion,
 }
 
 /// One certificate of ours, for metrics and the admin API.
@@ -57,6 +59,8 @@ struct State {
     /// By where they come from.
     materials: HashMap<String, Kept>,
     terms: HashMap<String, Arc<Terms>>,
+    /// What is asked of clients, by authorities and conditions: the same as long as those are.
+    checks: HashMap<String, Arc<ClientCheck>>,
     clients: HashMap<String, Arc<Client>>,
     system: Option<Result<Arc<Roots>, String>>,
 }
@@ -103,6 +107,7 @@ impl Keyring {
         state.materials.retain(|_, kept| kept.used);
         state.terms.retain(|_, terms| Arc::strong_count(terms) > 1);
         state.clients.retain(|_, client| Arc::strong_count(client) > 1);
+        state.checks.retain(|_, check| Arc::strong_count(check) > 1);
     }
 
     /// Reads all files again. True: something is different, and a configuration is to be compiled anew.
@@ -254,6 +259,7 @@ impl Keyring {
         }
         let face = format!("{check:?} {}", material.digest).into();
         let alpn = [HTTP2, HTTP1].into_iter().map(<[u8]>::to_vec).collect();
+        let check = check.map(|(roots, ask, required)| state.check(&material, roots, ask, required));
         let terms = server_terms(own, check, suites, server.versions, alpn)?;
         let terms = Arc::new(Terms { face, misdirects: !mesh, ..terms });
         state.terms.insert(spec, terms.clone());
@@ -276,16 +282,16 @@ impl Keyring {
 
     fn mesh_terms(&self, state: &mut State, trust: &Trust) -> Result<Arc<Terms>, String> {
         let material = self.workload(state)?;
-        let spec = format!("mesh {:?} {}", trust.domains, material.digest);
+        let spec = format!("mesh {trust:?} {}", material.digest);
         if let Some(terms) = state.terms.get(&spec) {
             return Ok(terms.clone());
         }
         let own = material.own.clone().ok_or(NO_OWN)?;
         let roots = material.roots.clone().ok_or("the workload's certificate comes without authorities")?;
-        let check = Some((roots, Ask::Member(trust.domains.clone()), true));
+        let check = Some(state.check(&material, roots, Ask::Member(trust.domains.clone()), true));
         let alpn: [&[u8]; 5] = [HTTP2, HTTP1, b"istio-h2", b"istio-http/1.1", b"istio"];
         let alpn = alpn.into_iter().map(<[u8]>::to_vec).collect();
-        let terms = server_terms(own, check, provider(), VERSIONS, alpn)?;
+        let terms = server_terms(own, check, provider(), (trust.oldest, TlsVersion::V13), alpn)?;
         let terms = Arc::new(Terms { face: material.digest, ..terms });
         state.terms.insert(spec, terms.clone());
         Ok(terms)
@@ -355,6 +361,11 @@ const NO_OWN: &str =
     "this workload has no certificate: give --certs DIR (`pilotlight certs` makes some to try with)";
 
 impl State {
+    fn check(&mut self, of: &Material, roots: Arc<Roots>, ask: Ask, required: bool) -> Arc<ClientCheck> {
+        let spec = format!("{ask:?} {required} {}", of.trust);
+        self.checks.entry(spec).or_insert_with(|| ClientCheck::new(roots, ask, required)).clone()
+    }
+
     fn material(&mut self, credential: &Credential) -> Result<Material, String> {
         self.kept(source(credential), credential)
     }

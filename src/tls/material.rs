@@ -29,6 +29,8 @@ pub(super) struct Material {
     pub(super) roots: Option<Arc<Roots>>,
     /// Changes whenever anything here does.
     pub(super) digest: Arc<str>,
+    /// Changes whenever the authorities or what they took back does.
+    pub(super) trust: Arc<str>,
 }
 
 /// A certificate of ours.
@@ -130,6 +132,7 @@ pub(super) fn load(credential: &Credential) -> Result<Material, Trouble> {
         Some((chain, key)) => Some(own(&mut reader, chain, key)?),
         None => None,
     };
+    let before = reader.digest.len();
     let mut roots = None;
     if let Some(pem) = &credential.roots {
         let text = reader.text(pem)?;
@@ -143,7 +146,8 @@ pub(super) fn load(credential: &Credential) -> Result<Material, Trouble> {
         Some((pem, text)) => Some(Arc::new(Roots { store: authorities(pem, &text)?, revoked })),
         None => None,
     };
-    Ok(Material { own, roots, digest: hex(&sha256(&reader.digest)).into() })
+    let trust = hex(&sha256(&reader.digest[before..])).into();
+    Ok(Material { own, roots, digest: hex(&sha256(&reader.digest)).into(), trust })
 }
 
 fn own(reader: &mut Reader, chain: &Pem, key: &Pem) -> Result<Own, Trouble> {

@@ -14,9 +14,11 @@ mod material;
 mod names;
 mod refusal;
 mod server;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod vouch;
 
 pub use certificate::{expiry, facts};
 pub use client::{Client, ClientStream, Protocols};
@@ -25,6 +27,8 @@ pub use keyring::{Keyring, Shown, Trust};
 pub use material::is_issued_by;
 pub use refusal::Refusal;
 pub use server::{Chain, Choice, Inbound, Opened, Passthrough, ServerStream, Servers, Terms};
+pub use stream::Stream;
+pub use vouch::vouch;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::UnixTime;

@@ -105,6 +105,15 @@ impl Terms {
         Ok(Opened { stream, secured, chain, http2 })
     }
 
+    /// Whether the same is asked of clients here as there.
+    pub fn asks_the_same(&self, other: &Terms) -> bool {
+        match (&self.check, &other.check) {
+            (Some(here), Some(there)) => Arc::ptr_eq(here, there),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
     /// Whether a client that is connected, and showed `chain`, would be let in now.
     ///
     /// # Errors

@@ -43,7 +43,7 @@ impl Drop for Folder {
 }
 
 fn trust(domains: &[&str]) -> Trust {
-    Trust { domains: domains.iter().map(|domain| (*domain).to_owned()).collect() }
+    Trust { domains: domains.iter().map(|domain| (*domain).to_owned()).collect(), oldest: TlsVersion::V12 }
 }
 
 fn text(from: &str, text: &str) -> Pem {

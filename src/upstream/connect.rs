@@ -1,9 +1,11 @@
-//! Dialling: one TCP connection, within connectTimeout, with its faults named.
+//! Dialling: one TCP connection and its handshake, within connectTimeout, with its faults named.
 
 use super::{LocalExec, RequestBody};
-use crate::cluster::{Cluster, Permit};
+use crate::clock;
+use crate::cluster::Permit;
 use crate::fault::{Fault, Kind};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Side, Telemetry};
+use crate::tls::{Client, ClientStream, Refusal, Stream};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
@@ -21,6 +23,18 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const MAX_SEND_BUFFER: usize = 128 * 1024;
 /// As large as what is accepted from clients, so that an answer's head may be as large as a request's.
 const MAX_HEAD: usize = 64 * 1024;
+
+/// Whom to dial, and how.
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Of the connection and its handshake together.
+    pub(super) timeout: Duration,
+    /// With the request's host; `None`: in plaintext.
+    pub(super) tls: Option<(Arc<Client>, Box<str>)>,
+}
+
+/// What is spoken through.
+type Link = Stream<TcpStream, ClientStream<TcpStream>>;
 
 /// A fresh HTTP/1 connection.
 pub(super) struct Fresh1 {
@@ -41,7 +55,7 @@ pub(super) struct Fresh2 {
 
 /// One connection that is open: it counts against its gate and in the metrics as long as this lives.
 #[derive(Debug)]
-pub(super) struct Open {
+pub struct Open {
     _permit: Permit,
     telemetry: Arc<Telemetry>,
 }
@@ -52,7 +66,11 @@ impl Drop for Open {
     }
 }
 
-async fn dial(
+/// Opens a connection within `timeout`; `permit` is held as long as it is open.
+///
+/// # Errors
+/// It was refused, or took too long.
+pub async fn dial(
     address: SocketAddr,
     timeout: Duration,
     permit: Permit,
@@ -86,15 +104,48 @@ async fn connect(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Fa
     }
 }
 
-/// Dials and speaks HTTP/1. The connection's task holds it open until the socket is closed.
-pub(super) async fn http1(
-    cluster: &Cluster,
-    address: SocketAddr,
+/// Dials, and does the handshake where there is to be one: nothing goes in plaintext instead.
+async fn open(
+    peer: Peer,
     permit: Permit,
     telemetry: &Arc<Telemetry>,
-) -> Result<Fresh1, Fault> {
-    let (stream, open) = dial(address, cluster.limits.connect_timeout, permit, telemetry).await?;
-    let (fd, local) = (stream.as_raw_fd(), stream.local_addr().ok());
+) -> Result<(Link, Ends, Rc<Open>), Fault> {
+    let began = clock::now();
+    let (stream, open) = dial(peer.address, peer.timeout, permit, telemetry).await?;
+    let ends = Ends { fd: stream.as_raw_fd(), local: stream.local_addr().ok() };
+    let Some((client, host)) = peer.tls else { return Ok((Stream::Plain(stream), ends, open)) };
+    let shaking = client.connect(&host, stream, clock::wall());
+    let shaken = match tokio::time::timeout_at((began + peer.timeout).into(), shaking).await {
+        Ok(shaken) => shaken,
+        Err(_) => Err((Refusal::Timeout, format!("no handshake within {:?}", peer.timeout))),
+    };
+    match shaken {
+        Ok(stream) => {
+            telemetry.secure.done(Side::Upstream);
+            Ok((Stream::Tls(Box::new(stream)), ends, open))
+        }
+        Err((refusal, why)) => {
+            telemetry.secure.failed(Side::Upstream, refusal);
+            telemetry.metrics.upstream_failed.inc();
+            let kind = match refusal {
+                Refusal::Timeout => Kind::ConnectTimeout,
+                Refusal::Unprepared => Kind::UpstreamTlsUnprepared,
+                _ => Kind::UpstreamTls,
+            };
+            Err(Fault::because(kind, format_args!("TLS_error:{}: {why}", refusal.as_str())))
+        }
+    }
+}
+
+/// Both ends of a connection's socket.
+struct Ends {
+    fd: RawFd,
+    local: Option<SocketAddr>,
+}
+
+/// Dials and speaks HTTP/1. The connection's task holds it open until the socket is closed.
+pub(super) async fn http1(peer: Peer, permit: Permit, telemetry: &Arc<Telemetry>) -> Result<Fresh1, Fault> {
+    let (stream, Ends { fd, local }, open) = open(peer, permit, telemetry).await?;
     let (sender, connection) = http1::Builder::new()
         .max_header_size(MAX_HEAD)
         .handshake(TokioIo::new(stream))
@@ -110,14 +161,8 @@ pub(super) async fn http1(
 }
 
 /// Dials and speaks HTTP/2 with prior knowledge.
-pub(super) async fn http2(
-    address: SocketAddr,
-    connect_timeout: Duration,
-    permit: Permit,
-    telemetry: &Arc<Telemetry>,
-) -> Result<Fresh2, Fault> {
-    let (stream, open) = dial(address, connect_timeout, permit, telemetry).await?;
-    let local = stream.local_addr().ok();
+pub(super) async fn http2(peer: Peer, permit: Permit, telemetry: &Arc<Telemetry>) -> Result<Fresh2, Fault> {
+    let (stream, Ends { local, .. }, open) = open(peer, permit, telemetry).await?;
     let (sender, mut connection) = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)

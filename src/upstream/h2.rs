@@ -4,7 +4,7 @@
 //! connection is opened, or the exchange waits, when all are full. Dialling is done once for all who wait.
 
 use super::RequestBody;
-use super::connect::{self, Fresh2, Open};
+use super::connect::{self, Fresh2, Open, Peer};
 use crate::cluster::{Gate, Permit};
 use crate::fault::{Fault, Kind};
 use crate::telemetry::Telemetry;
@@ -133,18 +133,12 @@ impl Connections {
     }
 
     /// Opens one more connection, in a task of its own: who asked first may leave, the others still wait.
-    pub(super) fn dial(
-        self: &Rc<Self>,
-        address: SocketAddr,
-        timeout: Duration,
-        permit: Permit,
-        telemetry: Arc<Telemetry>,
-    ) -> Rc<Dial> {
+    pub(super) fn dial(self: &Rc<Self>, peer: Peer, permit: Permit, telemetry: Arc<Telemetry>) -> Rc<Dial> {
         let dial = Rc::new(Dial::default());
         *self.dialling.borrow_mut() = Some(dial.clone());
         let (all, outcome) = (self.clone(), dial.clone());
         tokio::task::spawn_local(async move {
-            match connect::http2(address, timeout, permit, &telemetry).await {
+            match connect::http2(peer, permit, &telemetry).await {
                 Ok(fresh) => {
                     let connection = Rc::new(Connection::new(fresh));
                     *outcome.made.borrow_mut() = Some(connection.clone());

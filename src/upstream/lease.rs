@@ -3,6 +3,7 @@
 use super::RequestBody;
 use super::connect::Open;
 use super::h2::Stream;
+use super::pool::Key;
 use crate::fault::{Fault, Kind};
 use futures_util::TryFutureExt;
 use futures_util::future::Either;
@@ -26,7 +27,7 @@ pub struct Lease1 {
     pub(super) served: u32,
     pub(super) born: Instant,
     pub(super) reused: bool,
-    pub(super) key: (u64, u64),
+    pub(super) key: Key,
 }
 
 /// A connection, or a stream on one, for one exchange. Dropping it ends what is under way on it.

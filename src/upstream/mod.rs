@@ -13,8 +13,9 @@ mod reclaim;
 mod uploads;
 
 pub use body::{RequestBody, Source};
+pub use connect::{Open, dial};
 pub use lease::{Lease, SendError, broke_http2, full};
-pub use pool::{Idle, Pools};
+pub use pool::{Aim, Idle, Pools};
 pub use reclaim::Reclaim;
 pub use uploads::Uploads;
 

@@ -28,6 +28,34 @@ const LOOK_AFTER: Duration = Duration::from_millis(5);
 /// Idle HTTP/1 connections kept for one endpoint.
 const MAX_IDLE: usize = 1024;
 
+/// Where an exchange goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Aim<'a> {
+    /// The terms.
+    pub cluster: &'a Cluster,
+    /// One of its endpoints.
+    pub endpoint: &'a Endpoint,
+    /// The request's host, which a certificate may have to be for.
+    pub host: &'a str,
+}
+
+impl Aim<'_> {
+    #[inline]
+    fn key(&self) -> Key {
+        let tls = self.cluster.tls_to(self.endpoint).map_or(0, |tls| tls.key(self.host));
+        Key { gate: self.cluster.gate.id, endpoint: self.endpoint.id, tls }
+    }
+}
+
+/// What connections have in common that may be taken for one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    gate: u64,
+    endpoint: u64,
+    /// Certificates and name asked for; 0: plaintext.
+    tls: u64,
+}
+
 /// An HTTP/1 connection nobody uses.
 #[derive(Debug)]
 pub struct Idle {
@@ -66,7 +94,7 @@ pub struct Pools {
     worker: usize,
     reclaim: Reclaim,
     telemetry: Arc<Telemetry>,
-    entries: RefCell<HashMap<(u64, u64), Entry, foldhash::fast::RandomState>>,
+    entries: RefCell<HashMap<Key, Entry, foldhash::fast::RandomState>>,
 }
 
 impl Pools {
@@ -77,8 +105,8 @@ impl Pools {
 
     /// An idle connection for one exchange, unless others wait for one.
     #[inline]
-    pub fn idle(&self, cluster: &Cluster, endpoint: &Endpoint, now: Instant) -> Option<Lease> {
-        if cluster.gate.waiting() > 0 { None } else { self.take_idle(cluster, endpoint, now) }
+    pub fn idle(&self, to: Aim<'_>, now: Instant) -> Option<Lease> {
+        if to.cluster.gate.waiting() > 0 { None } else { self.take_idle(to, now) }
     }
 
     /// A connection for one exchange: a new one when limits allow (`fresh`: by all means a new one), else
@@ -86,25 +114,25 @@ impl Pools {
     #[cold]
     pub fn connect<'a>(
         &'a self,
-        cluster: &'a Cluster,
-        endpoint: &'a Endpoint,
+        to: Aim<'a>,
         fresh: bool,
     ) -> Pin<Box<dyn Future<Output = Result<Lease, Fault>> + 'a>> {
-        Box::pin(self.turn(cluster, endpoint, fresh))
+        Box::pin(self.turn(to, fresh))
     }
 
-    async fn turn(&self, cluster: &Cluster, endpoint: &Endpoint, mut fresh: bool) -> Result<Lease, Fault> {
+    async fn turn(&self, to: Aim<'_>, mut fresh: bool) -> Result<Lease, Fault> {
+        let cluster = to.cluster;
         let gate = &cluster.gate;
         let _pending = gate.pending(cluster.limits.max_pending)?;
         let mut woken = false;
         loop {
             let mut found = Found::Nothing;
             if woken || gate.waiting() == 0 {
-                found = self.look(cluster, endpoint, fresh);
-                if matches!(found, Found::Nothing) && self.close_one_idle(cluster, endpoint.id) {
+                found = self.look(to, fresh);
+                if matches!(found, Found::Nothing) && self.close_one_idle(to) {
                     // The closed connection's task gives its permit back when it runs.
                     tokio::task::yield_now().await;
-                    found = self.look(cluster, endpoint, fresh);
+                    found = self.look(to, fresh);
                 }
             }
             let mut queued = None;
@@ -112,7 +140,7 @@ impl Pools {
                 let (waiter, first) = gate.wait(self.worker, woken);
                 // What came free before this one stood in line has woken nobody.
                 if first {
-                    found = self.look(cluster, endpoint, fresh);
+                    found = self.look(to, fresh);
                 }
                 queued = Some(waiter);
             }
@@ -120,7 +148,7 @@ impl Pools {
                 Found::Lease(lease) => return Ok(lease),
                 Found::Permit(permit) => {
                     drop(queued);
-                    return self.connect1(cluster, endpoint, permit).await;
+                    return self.connect1(to, permit).await;
                 }
                 Found::Dial(dial) => {
                     drop(queued);
@@ -140,31 +168,39 @@ impl Pools {
     }
 
     /// What there is for one exchange at this moment.
-    fn look(&self, cluster: &Cluster, endpoint: &Endpoint, fresh: bool) -> Found {
-        if !fresh && let Some(lease) = self.take_idle(cluster, endpoint, crate::clock::now()) {
+    fn look(&self, to: Aim<'_>, fresh: bool) -> Found {
+        let cluster = to.cluster;
+        if !fresh && let Some(lease) = self.take_idle(to, crate::clock::now()) {
             return Found::Lease(lease);
         }
-        let http2 = (cluster.protocol == Protocol::Http2).then(|| self.streams(cluster, endpoint));
+        let http2 = (cluster.protocol == Protocol::Http2).then(|| self.streams(to));
         if let Some(dial) = http2.as_ref().and_then(|streams| streams.dialling()) {
             return Found::Dial(dial);
         }
         match (cluster.gate.connection(cluster.limits.max_connections), http2) {
             (Some(permit), Some(streams)) => {
+                let tls = cluster.tls_to(to.endpoint).map(|tls| (tls.clone(), to.host.into()));
                 let timeout = cluster.limits.connect_timeout;
-                Found::Dial(streams.dial(endpoint.address, timeout, permit, self.telemetry.clone()))
+                let peer = connect::Peer { address: to.endpoint.address, timeout, tls };
+                Found::Dial(streams.dial(peer, permit, self.telemetry.clone()))
             }
             (Some(permit), None) => Found::Permit(permit),
             // With no room for a fresh connection a kept one is better than none.
             (None, _) if fresh => {
-                let kept = self.take_idle(cluster, endpoint, crate::clock::now());
+                let kept = self.take_idle(to, crate::clock::now());
                 kept.map_or(Found::Nothing, Found::Lease)
             }
             (None, _) => Found::Nothing,
         }
     }
 
-    async fn connect1(&self, cluster: &Cluster, endpoint: &Endpoint, permit: Permit) -> Result<Lease, Fault> {
-        let fresh = connect::http1(cluster, endpoint.address, permit, &self.telemetry).await?;
+    async fn connect1(&self, to: Aim<'_>, permit: Permit) -> Result<Lease, Fault> {
+        let tls = to.cluster.tls_to(to.endpoint).map(|tls| (tls.clone(), to.host.into()));
+        let timeout = to.cluster.limits.connect_timeout;
+        // What it is called is settled before it is made: certificates may change meanwhile.
+        let key = to.key();
+        let peer = connect::Peer { address: to.endpoint.address, timeout, tls };
+        let fresh = connect::http1(peer, permit, &self.telemetry).await?;
         Ok(Lease::Http1(Lease1 {
             sender: fresh.sender,
             open: fresh.open,
@@ -173,22 +209,18 @@ impl Pools {
             served: 0,
             born: crate::clock::now(),
             reused: false,
-            key: (cluster.gate.id, endpoint.id),
+            key,
         }))
     }
 
-    fn streams(&self, cluster: &Cluster, endpoint: &Endpoint) -> Rc<Connections> {
+    fn streams(&self, to: Aim<'_>) -> Rc<Connections> {
         let mut entries = self.entries.borrow_mut();
-        entries
-            .entry((cluster.gate.id, endpoint.id))
-            .or_insert_with(|| Entry::new(cluster, self.worker))
-            .streams
-            .clone()
+        entries.entry(to.key()).or_insert_with(|| Entry::new(to.cluster, self.worker)).streams.clone()
     }
 
     #[inline]
-    fn take_idle(&self, cluster: &Cluster, endpoint: &Endpoint, now: Instant) -> Option<Lease> {
-        let key = (cluster.gate.id, endpoint.id);
+    fn take_idle(&self, to: Aim<'_>, now: Instant) -> Option<Lease> {
+        let (cluster, key) = (to.cluster, to.key());
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(&key)?;
         if cluster.protocol == Protocol::Http2 {
@@ -246,12 +278,13 @@ impl Pools {
 
     /// Closes a connection of this gate that `endpoint` has no use for: an idle one of another endpoint or
     /// of another protocol. Where `endpoint` has none at all, another's busy one ends, too.
-    fn close_one_idle(&self, cluster: &Cluster, endpoint: u64) -> bool {
-        let http2 = cluster.protocol == Protocol::Http2;
+    fn close_one_idle(&self, to: Aim<'_>) -> bool {
+        let own = to.key();
+        let http2 = to.cluster.protocol == Protocol::Http2;
         let mut entries = self.entries.borrow_mut();
-        let has_some = entries.get(&(cluster.gate.id, endpoint)).is_some_and(|entry| entry.streams.len() > 0);
-        entries.iter_mut().filter(|((gate, _), _)| *gate == cluster.gate.id).any(|((_, id), entry)| {
-            let other = *id != endpoint;
+        let has_some = entries.get(&own).is_some_and(|entry| entry.streams.len() > 0);
+        entries.iter_mut().filter(|(key, _)| key.gate == own.gate).any(|(key, entry)| {
+            let other = *key != own;
             (other || http2) && entry.idle.pop().is_some()
                 || (other || !http2) && entry.streams.give_up_one(!has_some)
         })
@@ -260,7 +293,7 @@ impl Pools {
     /// Another worker needs a connection of this gate.
     pub fn give_up_one(&self, gate: u64) {
         let mut entries = self.entries.borrow_mut();
-        for (_, entry) in entries.iter_mut().filter(|((g, _), _)| *g == gate) {
+        for (_, entry) in entries.iter_mut().filter(|(key, _)| key.gate == gate) {
             if entry.idle.pop().is_some() || entry.streams.give_up_one(true) {
                 return;
             }
@@ -278,7 +311,7 @@ impl Pools {
 
     /// Closes every idle connection to `endpoint`: it was ejected or stopped.
     pub fn forget(&self, endpoint: u64) {
-        self.entries.borrow_mut().retain(|(_, e), _| *e != endpoint);
+        self.entries.borrow_mut().retain(|key, _| key.endpoint != endpoint);
     }
 
     /// Connections kept, idle ones of HTTP/1 and all of HTTP/2.
@@ -306,7 +339,7 @@ impl Entry {
 impl Idle {
     /// The connection for one more exchange, if it is still good.
     #[inline]
-    fn wake(self, key: (u64, u64), now: Instant, max_age: Option<Duration>) -> Option<Lease1> {
+    fn wake(self, key: Key, now: Instant, max_age: Option<Duration>) -> Option<Lease1> {
         let open = self.open.upgrade()?;
         let idle = now.saturating_duration_since(self.since);
         if self.sender.is_closed()

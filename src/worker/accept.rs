@@ -2,6 +2,7 @@
 
 use super::board::Board;
 use super::connection;
+use super::entry::Shared;
 use crate::clock;
 use crate::limit::Ceiling;
 use crate::proxy::{Local, Seat};
@@ -34,6 +35,7 @@ pub(super) struct Listeners {
     board: Rc<Board>,
     connections: Arc<Ceiling>,
     turned_away: Arc<Ceiling>,
+    doors: Shared,
     tasks: HashMap<usize, JoinHandle<()>>,
 }
 
@@ -41,7 +43,8 @@ impl Listeners {
     /// None yet.
     pub(super) fn new(local: Rc<Local>, board: Rc<Board>, connections: Arc<Ceiling>) -> Listeners {
         let turned_away = Ceiling::new(TURNED_AWAY);
-        Listeners { local, board, connections, turned_away, tasks: HashMap::new() }
+        let doors = Shared::default();
+        Listeners { local, board, connections, turned_away, doors, tasks: HashMap::new() }
     }
 
     /// Accepts on `socket` from now on.
@@ -56,6 +59,7 @@ impl Listeners {
                     board: self.board.clone(),
                     connections: self.connections.clone(),
                     turned_away: self.turned_away.clone(),
+                    doors: self.doors.clone(),
                 };
                 let task = tokio::task::spawn_local(door.run(listener));
                 if let Some(old) = self.tasks.insert(number, task) {
@@ -81,6 +85,7 @@ struct Door {
     board: Rc<Board>,
     connections: Arc<Ceiling>,
     turned_away: Arc<Ceiling>,
+    doors: Shared,
 }
 
 impl Door {
@@ -105,11 +110,11 @@ impl Door {
                 turn_away(stream, &self.turned_away);
                 continue;
             };
-            let (local, board) = (self.local.clone(), self.board.clone());
+            let (local, board, doors) = (self.local.clone(), self.board.clone(), self.doors.clone());
             let (number, direction) = (self.number, self.direction);
             tokio::task::spawn_local(async move {
                 let seat = Seat::new(place, &local.telemetry);
-                connection::serve(local, board, number, direction, stream, remote, seat).await;
+                connection::serve(local, board, doors, (number, direction), stream, remote, seat).await;
             });
         }
     }
@@ -122,7 +127,8 @@ fn turn_away(mut stream: TcpStream, places: &Arc<Ceiling>) {
     tokio::task::spawn_local(async move {
         let farewell = async {
             let mut unread = [0; 1024];
-            if stream.read(&mut unread).await? == 0 {
+            // Who began with TLS would not understand it.
+            if stream.read(&mut unread).await? == 0 || unread[0] == 22 {
                 return Ok(());
             }
             stream.write_all(FULL).await?;

@@ -8,6 +8,7 @@ use crate::clock;
 use crate::fault::Kind;
 use crate::proxy::{Connection, Local, unread};
 use crate::record::{Direction, Protocol};
+use crate::snapshot::Snapshot;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -43,6 +44,8 @@ pub(super) struct Entry {
     head_since: Cell<Option<Instant>>,
     /// When it is to be told to finish.
     finish_at: Cell<Option<Instant>>,
+    /// When it ends, having been told to finish for want of trust.
+    end_at: Cell<Option<Instant>>,
     /// Since when the client has taken nothing of what is ready for it, and how much it had taken before.
     stuck: Cell<Option<(Instant, u32, u32)>>,
 }
@@ -69,6 +72,19 @@ impl Entry {
             if let Some(waker) = self.waker.borrow_mut().take() {
                 waker.wake();
             }
+        }
+    }
+
+    /// A connection that would be refused now finishes what it has, for as long as a drain may take.
+    fn judge(&self, snapshot: &Snapshot, now: Instant) {
+        match self.end_at.get() {
+            None if self.connection.stands(snapshot, now).is_err() => {
+                let drain = &self.connection.local.drain;
+                self.end_at.set(Some(now + drain.time_left(now)));
+                self.tell(Word::Finish);
+            }
+            Some(at) if now >= at => self.tell(Word::End),
+            _ => {}
         }
     }
 
@@ -158,6 +174,7 @@ impl Board {
             idle_since: Cell::new(None),
             head_since: Cell::new(None),
             finish_at: Cell::new(finish_at),
+            end_at: Cell::new(None),
             stuck: Cell::new(None),
         });
         self.entries.borrow_mut().push(entry.clone());
@@ -173,9 +190,12 @@ impl Board {
     }
 
     /// One look at everyone.
-    pub(super) fn sweep(&self, now: Instant, patience: Option<Duration>) {
+    pub(super) fn sweep(&self, now: Instant, patience: Option<Duration>, snapshot: &Snapshot) {
         // Waking runs no code of a connection, so the list cannot change under the loop.
-        self.entries.borrow().iter().for_each(|entry| entry.sweep(now, patience));
+        self.entries.borrow().iter().for_each(|entry| {
+            entry.judge(snapshot, now);
+            entry.sweep(now, patience);
+        });
     }
 
     /// A listener is gone: its connections finish.

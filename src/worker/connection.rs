@@ -1,6 +1,7 @@
 //! One client connection: which protocol it speaks, hyper's part of it, and its end.
 
 use super::board::{Board, Entry, HEAD_PATIENCE, IDLE_PATIENCE, Word};
+use super::entry::{ClientStream, Door, Entered, Fate, Shared, fd};
 use super::socket::Socket;
 use crate::fault::{Fault, Kind};
 use crate::http::headers::Peer;
@@ -17,7 +18,6 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ const MAX_LOCAL_RESETS: usize = 128;
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_SEND_BUFFER: usize = 128 * 1024;
 /// What an HTTP/2 client says first; no HTTP/1 request begins like it.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The stack as hyper wants it.
 struct Stacked(RefCell<Stack>);
@@ -55,8 +55,8 @@ impl Service<Request<Incoming>> for Stacked {
 pub(super) async fn serve(
     local: Rc<Local>,
     board: Rc<Board>,
-    listener: usize,
-    direction: Direction,
+    doors: Shared,
+    (listener, direction): (usize, Direction),
     stream: TcpStream,
     remote: SocketAddr,
     seat: Seat,
@@ -64,7 +64,17 @@ pub(super) async fn serve(
     // Without it, small answers wait for the client's delayed acknowledgements.
     let _ = stream.set_nodelay(true);
     let Ok(address) = stream.local_addr() else { return };
-    let Some(http2) = speaks_http2(&stream).await else { return };
+    let door = Door { local: &local, doors: &doors, listener, remote };
+    let entered = match door.open(stream).await {
+        Fate::In(entered) => *entered,
+        Fate::On { stream, route, sni, start } => {
+            let client = proxy::Raw { stream, start, sni, remote, address };
+            proxy::pass_on(local, seat, client, &route).await;
+            return;
+        }
+        Fate::Gone => return,
+    };
+    let Entered { stream, http2, scheme, standing, vouched } = entered;
     let line = Arc::new(Line::default());
     let half_close = !http2 && local.snapshot().half_close;
     let connection = Rc::new(Connection {
@@ -73,10 +83,12 @@ pub(super) async fn serve(
         direction,
         remote,
         address,
-        socket: stream.as_raw_fd(),
         half_close,
+        socket: fd(&stream),
         peer: Peer::new(remote.ip()),
-        scheme: "http",
+        scheme,
+        standing,
+        vouched,
         busy: Cell::new(0),
         line: line.clone(),
         reads_served: Cell::new(0),
@@ -95,15 +107,15 @@ pub(super) async fn serve(
 }
 
 /// Looks at the first bytes without taking them. `None`: nothing came, or it went away.
-async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
-    let mut start = [0; PREFACE.len()];
+pub(super) async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
+    let mut start = [0; HTTP2_PREFACE.len()];
     let look = async {
         loop {
             let n = stream.peek(&mut start).await.ok().filter(|n| *n > 0)?;
-            if start[..n] != PREFACE[..n] {
+            if start[..n] != HTTP2_PREFACE[..n] {
                 return Some(false);
             }
-            if n == PREFACE.len() {
+            if n == HTTP2_PREFACE.len() {
                 return Some(true);
             }
             // A part of the preface: the rest is on its way, but would not make the socket readable anew.
@@ -115,7 +127,7 @@ async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
     tokio::time::timeout(HEAD_PATIENCE, look).await.ok()?
 }
 
-async fn serve1(socket: Socket<TcpStream>, stack: Stacked, entry: &Entry) {
+async fn serve1(socket: Socket<ClientStream>, stack: Stacked, entry: &Entry) {
     let connection = http1::Builder::new()
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_BUFFER)
@@ -128,7 +140,7 @@ async fn serve1(socket: Socket<TcpStream>, stack: Stacked, entry: &Entry) {
     drive(entry, connection.as_mut(), |c| c.graceful_shutdown()).await;
 }
 
-async fn serve2(socket: Socket<TcpStream>, stack: Stacked, entry: &Entry) {
+async fn serve2(socket: Socket<ClientStream>, stack: Stacked, entry: &Entry) {
     let connection = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)

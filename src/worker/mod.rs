@@ -6,6 +6,7 @@
 mod accept;
 mod board;
 mod connection;
+mod entry;
 mod socket;
 
 use crate::clock;
@@ -208,7 +209,7 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
 /// Once a second: who has been silent for too long, and what is not needed any more.
 fn look(board: &Board, local: &Local, patience: Patience) {
     let now = clock::now();
-    board.sweep(now, patience.answer);
+    board.sweep(now, patience.answer, &local.snapshot());
     if let Some(patience) = patience.body {
         local.uploads.sweep(now, patience);
     }

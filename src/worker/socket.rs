@@ -20,13 +20,15 @@ pub(super) struct Socket<S> {
     /// What was read behind a head whose exchange had not begun.
     held: Vec<u8>,
     backlog: Backlog,
+    /// A flush found the way full: only what encrypts keeps something to flush.
+    flushing: bool,
 }
 
 impl<S> Socket<S> {
     /// Around `stream`; `line` is what its exchanges know of it.
     pub(super) fn new(stream: S, http2: bool, line: Arc<Line>, backlog: Backlog) -> Socket<S> {
         let inlet = if http2 { Inlet::open() } else { Inlet::default() };
-        Socket { stream, line, inlet, held: Vec::new(), backlog }
+        Socket { stream, line, inlet, held: Vec::new(), backlog, flushing: false }
     }
 
     /// Gives of what is held as much as may pass.
@@ -104,7 +106,12 @@ impl<S: AsyncWrite + Unpin> Write for Socket<S> {
 
     #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        if polled.is_pending() != self.flushing {
+            self.flushing = polled.is_pending();
+            self.note_write(polled.is_pending());
+        }
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,6 +5,7 @@
 //! deployments and Kubernetes replace files; a slow poll catches what no event told. It runs on a thread of
 //! its own, so that a large configuration delays no wake-up of a function. It never parses.
 
+pub mod certificates;
 pub mod changes;
 mod shelf;
 mod tree;
