@@ -209,9 +209,7 @@ impl Engine {
             }
         }
         let before = std::mem::take(&mut state.unbound);
-        // What is to be encrypted is never served in plaintext.
-        let plain = |listener: &&model::Listener| listener.tls == model::ListenerTls::Plain;
-        for listener in config.listeners.iter().filter(plain) {
+        for listener in &config.listeners {
             if state.listeners.contains_key(&listener.name) {
                 continue;
             }

@@ -21,8 +21,11 @@ use std::time::{Duration, SystemTime};
 
 /// How often a pair that does not fit together is read again, and how long after: it is being replaced.
 const AGAIN: (u32, Duration) = (5, Duration::from_millis(20));
-/// Before the end of a certificate of ours, it is warned of.
-const WARN_BEFORE: Duration = Duration::from_secs(24 * 3600);
+/// Of a certificate's life: when less is left, its end is warned of. Those that are renewed by themselves are
+/// renewed earlier.
+const WARN_AT: u32 = 5;
+/// However long it lives.
+const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Whose identities are believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct Shown {
     pub name: String,
     /// Until when it is valid; `None`: there is none.
     pub not_after: Option<SystemTime>,
+    /// How long it is valid from its beginning to its end.
+    pub lifetime: Duration,
     /// What is wrong: what is in force may be older than what is there.
     pub problem: Option<String>,
     /// Its SPIFFE identity.
@@ -149,6 +154,7 @@ impl Keyring {
                         None => from.clone(),
                     },
                     not_after: mine.map(|own| own.not_after),
+                    lifetime: mine.map(|own| own.lifetime).unwrap_or_default(),
                     problem: kept.problem.clone(),
                     principal: mine.and_then(|own| own.principal.as_deref()).map(str::to_owned),
                 }
@@ -172,11 +178,11 @@ impl Keyring {
         }
     }
 
-    /// Certificates of ours that end within a day of `now`, with what is left.
+    /// Certificates of ours that end soon after `now`, with what is left.
     pub fn ending(&self, now: SystemTime) -> Vec<(String, Duration)> {
         let left = |shown: Shown| {
             let left = shown.not_after?.duration_since(now).unwrap_or_default();
-            (left < WARN_BEFORE).then_some((shown.name, left))
+            (left < WARN_BEFORE.min(shown.lifetime / WARN_AT)).then_some((shown.name, left))
         };
         self.shown().into_iter().filter_map(left).collect()
     }

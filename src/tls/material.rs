@@ -15,7 +15,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Bytes of one file at most; bundles of all public authorities have 300 KiB.
 const MAX_FILE: u64 = 4 << 20;
@@ -42,6 +42,8 @@ pub(super) struct Own {
     /// The URI as it stands in the certificate.
     pub(super) uri: Option<Arc<str>>,
     pub(super) not_after: SystemTime,
+    /// From its beginning to its end.
+    pub(super) lifetime: Duration,
 }
 
 /// Authorities, and what they took back.
@@ -183,6 +185,7 @@ fn own(reader: &mut Reader, chain: &Pem, key: &Pem) -> Result<Own, Trouble> {
         principal: facts.principal.as_deref().map(Arc::from),
         uri,
         not_after: facts.not_after,
+        lifetime: facts.not_after.duration_since(facts.not_before).unwrap_or_default(),
     })
 }
 

@@ -35,4 +35,5 @@ mod retries;
 mod routing;
 mod smoke;
 mod smuggling;
+mod tls;
 mod upstreams;

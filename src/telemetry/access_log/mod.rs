@@ -8,6 +8,7 @@ mod escape;
 mod format;
 mod operator;
 mod render;
+mod secure;
 mod sink;
 #[cfg(test)]
 mod tests;

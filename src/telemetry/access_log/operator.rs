@@ -2,6 +2,7 @@
 //!
 //! Knows what each operator means and which headers it needs; does not know how values are written.
 
+use super::secure::Fact;
 use super::time::TimeFormat;
 use http::HeaderName;
 
@@ -25,6 +26,7 @@ pub(super) enum Operator {
     Attempts,
     GrpcStatus(GrpcForm),
     Address(End, Part),
+    Secured(Fact),
     /// Fixed when the format was compiled.
     Fixed(Box<str>),
     /// Part of the language, but this proxy has no value for it.
@@ -98,16 +100,8 @@ const ABSENT: &[&str] = &[
     "CONNECTION_ID",
     "CONNECTION_TERMINATION_DETAILS",
     "DOWNSTREAM_LOCAL_SUBJECT",
-    "DOWNSTREAM_LOCAL_URI_SAN",
     "DOWNSTREAM_PEER_CERT",
-    "DOWNSTREAM_PEER_FINGERPRINT_256",
-    "DOWNSTREAM_PEER_ISSUER",
-    "DOWNSTREAM_PEER_SERIAL",
-    "DOWNSTREAM_PEER_SUBJECT",
-    "DOWNSTREAM_PEER_URI_SAN",
-    "DOWNSTREAM_TLS_CIPHER",
     "DOWNSTREAM_TLS_SESSION_ID",
-    "DOWNSTREAM_TLS_VERSION",
     "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
     "DOWNSTREAM_WIRE_BYTES_RECEIVED",
     "DOWNSTREAM_WIRE_BYTES_SENT",
@@ -115,7 +109,6 @@ const ABSENT: &[&str] = &[
     "FILTER_CHAIN_NAME",
     "FILTER_STATE",
     "METADATA",
-    "REQUESTED_SERVER_NAME",
     "REQUEST_DURATION",
     "REQUEST_HEADERS_BYTES",
     "REQUEST_TX_DURATION",
@@ -151,6 +144,7 @@ impl Operator {
         }
         let operator = Operator::bare(name)
             .or_else(|| address(name))
+            .or_else(|| Fact::named(name).map(Operator::Secured))
             .ok_or_else(|| format!("%{name}% is not an access log operator"))?;
         if parameter.is_some() {
             return Err(format!("%{name}% takes no parameter"));

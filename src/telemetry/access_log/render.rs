@@ -30,7 +30,7 @@ pub(super) fn line(parts: &[Part], record: &Record, epoch: Epoch, out: &mut Vec<
 }
 
 /// How the kinds of values are written.
-trait Values {
+pub(super) trait Values {
     fn nothing(&mut self);
     fn number(&mut self, value: u64);
     /// Bytes from anywhere.
@@ -74,6 +74,7 @@ trait Values {
             Operator::Attempts => self.number(record.attempts.into()),
             Operator::GrpcStatus(form) => grpc(self, *form, record.grpc_status),
             Operator::Address(end, part) => address(self, at(*end, record), *part),
+            Operator::Secured(fact) => fact.put(self, record),
             Operator::Fixed(text) => self.text(Some(text)),
             Operator::Absent => self.nothing(),
         }

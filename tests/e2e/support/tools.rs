@@ -18,6 +18,7 @@ pub fn present(tool: &str) -> bool {
     let found = match tool {
         "grpcio" => runs("python3", &["-c", "import grpc"]),
         "promtool" | "curl" | "h2load" | "python3" => runs(tool, &["--version"]),
+        "openssl" => runs("openssl", &["version"]),
         other => panic!("no test knows how to look for {other}"),
     };
     if !found {
