@@ -228,7 +228,7 @@ faults! {
     /// The endpoint did not accept within connectTimeout.
     ConnectTimeout: Upstream, Connect, 503, 14, Always, "UF", "upstream_reset_before_response_started{connection_timeout}", "upstream connect error or disconnect/reset before headers. reset reason: connection timeout";
     /// The TLS handshake with the endpoint failed; the reason says how.
-    UpstreamTls: Upstream, Connect, 503, 14, Always, "UF", "upstream_reset_before_response_started{remote_connection_failure|TLS_error}", "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, transport failure reason: TLS_error";
+    UpstreamTls: Upstream, Connect, 503, 14, Always, "UF", "upstream_reset_before_response_started{remote_connection_failure,TLS_error}", "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, transport failure reason: TLS_error";
     /// The endpoint is to be spoken to with TLS, and what it takes is missing here; nothing goes in plaintext.
     UpstreamTlsUnprepared: Operator, Connect, 503, 14, Never, "UF", "upstream_tls_unprepared", "the proxy has no usable certificate for this destination; its log says why";
     /// The connection ended before the request was written.

@@ -152,12 +152,12 @@ fn sessions_are_resumed_whichever_worker_answers() {
     needs!("openssl");
     let at = proxy.gateway(8443).address().to_string();
     let session = file(&directory, "session");
-    let common = ["s_client", "-connect", &at, "-servername", "shop.example", "-tls1_2"];
-    let first = [&common[..], &["-sess_out", &session]].concat();
+    let basics = ["s_client", "-connect", &at, "-servername", "shop.example", "-tls1_2"];
+    let first = [&basics[..], &["-sess_out", &session]].concat();
     let said = tools::run("openssl", &first);
     assert!(said.stdout.contains("New, TLSv1.2"), "{said:?}");
     for _ in 0..8 {
-        let again = [&common[..], &["-sess_in", &session]].concat();
+        let again = [&basics[..], &["-sess_in", &session]].concat();
         let said = tools::run("openssl", &again);
         assert!(said.stdout.contains("Reused, TLSv1.2"), "{said:?}");
     }
