@@ -69,17 +69,18 @@ impl Race {
         }
     }
 
-    /// Winds to just before, at, or beyond the scaler's next look.
+    /// Winds by a moment or by a whole window, look after look, and at times stops between two of them.
     fn wind(&mut self) {
         let micros = *self.random.choice([1, 500, 3_000, 400_000, 6_000_000].iter()).unwrap_or(&1);
         let to = self.world.now + Duration::from_micros(micros);
-        match self.world.fleet.next().filter(|next| *next <= to) {
-            Some(next) => {
-                self.world.now = next.max(self.world.now);
-                self.world.fleet.tick(self.world.now);
+        while let Some(next) = self.world.fleet.next().filter(|next| *next <= to) {
+            self.world.now = next.max(self.world.now);
+            self.world.fleet.tick(self.world.now);
+            if self.random.u8(0..40) == 0 {
+                return;
             }
-            None => self.world.now = to,
         }
+        self.world.now = to;
     }
 
     fn listen(&mut self) {
