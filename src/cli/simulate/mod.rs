@@ -5,6 +5,7 @@
 //! thread and never sleeps.
 
 mod generate;
+mod moments;
 mod policy;
 mod report;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod world;
 use super::values;
 use crate::clock;
 use generate::Generate;
+use moments::Arrivals;
 use policy::{Kind, Policy};
 use proxy_config::model::Scale;
 use report::Tally;
@@ -63,6 +65,10 @@ pub struct SimulateArgs {
     /// The stable window of the autoscalers
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = window)]
     pub window: Duration,
+
+    /// When the calls of a minute come
+    #[arg(long, value_enum, default_value_t = Arrivals::Poisson)]
+    pub arrivals: Arrivals,
 
     /// Print comma-separated values instead of a table
     #[arg(long)]
@@ -117,6 +123,7 @@ fn replay(
         concurrency: args.concurrency,
         // A year at most by the flag's parser, which fits.
         start: u64::try_from(args.start.as_micros()).unwrap_or(u64::MAX / 4),
+        arrivals: args.arrivals,
         minutes,
         origin: clock::now(),
     };

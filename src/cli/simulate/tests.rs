@@ -15,7 +15,7 @@ fn args(line: &str) -> SimulateArgs {
 /// Calls of one function of `duration` seconds -> the tallies of fixed, Knative and ours.
 fn replayed(line: &str, counts: &[(u32, u32)], duration: f64) -> Vec<(&'static str, Tally)> {
     let function = Function { counts: counts.to_vec(), duration, memory: 1024.0, seed: 1 };
-    replay(&args(&format!("--generate days=1 {line}")), 120, std::iter::once(function))
+    replay(&args(&format!("--generate days=1 --arrivals even {line}")), 120, std::iter::once(function))
 }
 
 /// -> (instances started, requests held) by each policy.
@@ -63,6 +63,21 @@ fn counts_reckoned_in_stretches_are_those_of_one_call_at_a_time() {
             let used = tally.used;
             assert!((used - work).abs() < work * 0.02 + 1.0, "{name} {duration}: {used} of {work}");
         }
+    }
+}
+
+#[test]
+fn calls_at_random_are_as_many_as_even_ones_and_work_as_long() {
+    let counts: Vec<(u32, u32)> = (0..100).map(|minute| (minute, [20, 600][minute as usize % 2])).collect();
+    let function = Function { counts, duration: 0.5, memory: 1024.0, seed: 1 };
+    let replayed = |arrivals: &str| {
+        let args = args(&format!("--generate days=1 --concurrency 1 --max-scale 8 --arrivals {arrivals}"));
+        let tallies = replay(&args, 120, std::iter::once(function.clone()));
+        tallies.into_iter().map(|(_, tally)| (tally.requests, tally.used)).collect::<Vec<_>>()
+    };
+    for (calls, used) in replayed("poisson").into_iter().chain(replayed("even")) {
+        assert_eq!(calls, 31_000);
+        assert!((used - 15_500.0).abs() < 400.0, "{used}");
     }
 }
 
@@ -117,7 +132,7 @@ fn a_tiny_trace_gives_the_table_that_it_always_gave() {
         "HashOwner,HashApp,HashFunction,Average,Count\no,a,f,500,5\no,a,g,2000,120\nx,y,z,1,1\n",
     );
     let memory = file("memory.csv", "HashOwner,HashApp,SampleCount,AverageAllocatedMb\no,a,1,512\n");
-    let line = format!("{trace} --concurrency 1 --durations {durations} --memory {memory}");
+    let line = format!("{trace} --arrivals even --concurrency 1 --durations {durations} --memory {memory}");
     let text = simulate(&args(&line)).expect("a table");
     std::fs::remove_dir_all(&directory).expect("removed");
     assert_eq!(text, GOLDEN, "\n{text}");

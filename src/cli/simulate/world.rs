@@ -1,13 +1,13 @@
 //! One function under one policy, from its first call to the end of the trace: a hand-wound clock.
 //!
-//! The calls of a minute come evenly spaced, from a moment of the function's own: a trace says how many
-//! there were, not when. While everybody finds a free place, time passes in stretches as long as nothing
+//! A trace says how many calls a minute had, not when: that is drawn (see `moments`). While everybody finds a free place, time passes in stretches as long as nothing
 //! can change, and counts are reckoned; as soon as somebody might wait, call by call (of very many, in
 //! groups of an eighth of what is under way at a time). Those who wait are in the activator's own `Hold`.
 //!
 //! Not simulated: crashes, the process ceiling, network, and the time a platform takes to notice that an
 //! instance is ready; an instance is ready the given time after it was ordered.
 
+use super::moments::{Arrivals, MINUTE, Moments, Train};
 use super::policy::{Have, Policy};
 use super::report::Tally;
 use super::trace::Function;
@@ -20,8 +20,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// Microseconds of a minute.
-const MINUTE: u64 = 60_000_000;
 /// Those under way when a stretch ends are remembered in at most so many groups.
 const GROUPS: u64 = 16;
 
@@ -32,18 +30,12 @@ pub struct Rules {
     pub concurrency: u32,
     /// From the order of an instance until it is ready, in microseconds.
     pub start: u64,
+    /// When the calls of a minute come.
+    pub arrivals: Arrivals,
     /// Minutes to simulate.
     pub minutes: u32,
     /// Where the clock begins.
     pub origin: Instant,
-}
-
-/// Evenly spaced calls.
-#[derive(Clone, Copy, Debug)]
-struct Train {
-    at: u64,
-    gap: u64,
-    left: u64,
 }
 
 /// A stretch in which everybody is served at once.
@@ -104,19 +96,10 @@ impl<'a> World<'a> {
 
     /// Replays the function.
     pub fn run(mut self, function: &Function) {
-        let mut random = fastrand::Rng::with_seed(function.seed);
-        let shift = random.f64();
+        let mut moments = Moments::new(self.rules.arrivals, function.seed);
         for (minute, count) in &function.counts {
-            let gap = (MINUTE / u64::from(*count)).max(1);
-            // Below a gap, so the last call is in the same minute.
-            let at = u64::from(*minute) * MINUTE + (gap as f64 * shift) as u64;
-            let mut train = Train { at, gap, left: u64::from(*count) };
-            while train.left > 0 {
-                self.advance(train.at);
-                match self.stretch(&train) {
-                    Some(stretch) => self.flow(&mut train, &stretch),
-                    None => self.arrive(&mut train),
-                }
+            for train in moments.of(u64::from(*minute) * MINUTE, u64::from(*count)) {
+                self.pass_by(*train);
             }
         }
         self.advance(u64::from(self.rules.minutes) * MINUTE);
@@ -130,6 +113,17 @@ impl<'a> World<'a> {
             .chain(self.waiting.iter().map(|(since, count, _)| (*since, *count)))
             .collect();
         left.into_iter().for_each(|(since, count)| self.tally.waits.add(self.now - since, count));
+    }
+
+    /// A train of calls comes.
+    fn pass_by(&mut self, mut train: Train) {
+        while train.left > 0 {
+            self.advance(train.at);
+            match self.stretch(&train) {
+                Some(stretch) => self.flow(&mut train, &stretch),
+                None => self.arrive(&mut train),
+            }
+        }
     }
 
     fn instant(&self) -> Instant {
