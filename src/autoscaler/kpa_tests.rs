@@ -156,6 +156,7 @@ impl World {
         self.kpa.observe(now, self.load);
         let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
         let demand = Demand {
+            revision: "n/f".into(),
             holder: 1,
             generation: 1,
             queued: count(self.load.queued),

@@ -28,10 +28,13 @@ pub use window::Window;
 
 use crate::clock::{Duration, Instant};
 use proxy_config::model::{Metric, Revision, Scale};
+use std::sync::Arc;
 
 /// What one holder of requests asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Demand {
+    /// For what: a revision's key.
+    pub revision: Arc<str>,
     /// Who asks.
     pub holder: u64,
     /// Grows with each report of the same holder; of several the latest counts.

@@ -21,7 +21,8 @@ fn terms() -> Terms {
 }
 
 fn demand(now: Instant, queued: u32, in_flight: u32) -> Demand {
-    Demand { holder: 1, generation: 1, queued, in_flight, oldest: None, expires: now + seconds(1) }
+    let expires = now + seconds(1);
+    Demand { revision: "n/f".into(), holder: 1, generation: 1, queued, in_flight, oldest: None, expires }
 }
 
 fn facts<'a>(terms: &'a Terms, peaks: &'a Peaks, starting: u32, ready: u32) -> Facts<'a> {
@@ -64,6 +65,7 @@ fn the_whole_queue_counts_and_the_terms_bound_it() {
 fn the_latest_report_of_each_holder_counts_until_it_expires() {
     let now = clock::now();
     let of = |holder, generation, queued, expires| Demand {
+        revision: "n/f".into(),
         holder,
         generation,
         queued,

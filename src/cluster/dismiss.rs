@@ -22,7 +22,7 @@ impl Members {
     /// Lets `endpoint` go, unless, where `spare` says so, somebody waits.
     pub fn dismiss(self: &Arc<Self>, endpoint: &Arc<Endpoint>, spare: bool) -> Dismissed {
         let idle = endpoint.close_if_idle();
-        if spare && self.hold().is_some_and(|hold| hold.waiting() > 0) {
+        if spare && self.waiting() > 0 {
             if idle {
                 // Who began to wait while it was closed found nothing.
                 endpoint.reopen();

@@ -1,5 +1,6 @@
 //! One address that can take exchanges, and the permission to send it one.
 
+use super::holder::Line;
 use super::{Health, Members};
 use crate::record::Birth;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
@@ -163,13 +164,15 @@ impl Endpoint {
 pub struct Slot {
     endpoint: Arc<Endpoint>,
     home: Option<Arc<Members>>,
+    /// Of the holder, where it is not this process's own.
+    pub(super) line: Option<Arc<Line>>,
 }
 
 impl Slot {
     /// Takes a place at `endpoint`, if it has one. `home` is told when the place is free again.
     #[inline]
     pub(super) fn take(endpoint: &Arc<Endpoint>, home: Option<&Arc<Members>>) -> Option<Slot> {
-        endpoint.enter().then(|| Slot { endpoint: endpoint.clone(), home: home.cloned() })
+        endpoint.enter().then(|| Slot { endpoint: endpoint.clone(), home: home.cloned(), line: None })
     }
 
     /// Where the exchange may go.
@@ -182,6 +185,9 @@ impl Slot {
 impl Drop for Slot {
     #[inline]
     fn drop(&mut self) {
+        if let Some(line) = self.line.take() {
+            line.left();
+        }
         self.endpoint.state.fetch_sub(1, SeqCst);
         if let Some(home) = &self.home {
             home.freed();

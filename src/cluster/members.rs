@@ -4,6 +4,7 @@
 //! have a hold, where exchanges wait that find no place; newcomers never pass those who wait.
 
 use super::balance::{List, Rng};
+use super::holder::Line;
 use super::{Endpoint, Gate, Slot};
 use crate::activator::{Ask, Bell, Hold, HoldLimits, Outlook, Parked, Room, Ticket};
 use crate::clock;
@@ -12,8 +13,9 @@ use crate::sync::{AtomicUsize, Mutex, Swap};
 use proxy_config::model::{Balance, Outlier};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 /// What keys of clusters begin with; a revision's has no blank in it.
@@ -29,6 +31,9 @@ pub struct Members {
     pub key: Arc<str>,
     list: Swap<List>,
     hold: Option<Arc<Hold<Slot>>>,
+    /// Of holders that have joined, and how many.
+    lines: Swap<Vec<Arc<Line>>>,
+    joined: AtomicUsize,
     turn: AtomicUsize,
     /// Changes of the list and of who is ejected, one at a time.
     change: Mutex<()>,
@@ -58,6 +63,8 @@ impl Members {
             key,
             list: Swap::default(),
             hold,
+            lines: Swap::default(),
+            joined: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             change: Mutex::new(()),
         })
@@ -66,6 +73,24 @@ impl Members {
     /// Where exchanges wait, if these members are started on demand.
     pub fn hold(&self) -> Option<&Arc<Hold<Slot>>> {
         self.hold.as_ref()
+    }
+
+    /// How many other holders have joined. Who frees a slot reads this after freeing.
+    #[inline]
+    pub(super) fn joined(&self) -> usize {
+        self.joined.load(SeqCst)
+    }
+
+    pub(super) fn lines(&self) -> impl Deref<Target = Arc<Vec<Arc<Line>>>> {
+        self.lines.load()
+    }
+
+    pub(super) fn change_lines(&self, f: impl FnOnce(&mut Vec<Arc<Line>>)) {
+        let _one_at_a_time = self.change.lock();
+        let mut lines = self.lines.load().to_vec();
+        f(&mut lines);
+        self.joined.store(lines.len(), SeqCst);
+        self.lines.store(Arc::new(lines));
     }
 
     /// Everyone, ejected and closed ones included.
@@ -192,6 +217,9 @@ impl Members {
     pub fn offer(self: &Arc<Self>) -> usize {
         let Some(hold) = &self.hold else { return 0 };
         let mut rng = Rng::new();
+        if self.joined() > 0 {
+            return self.offer_in_turn(hold, &mut rng);
+        }
         hold.offer(clock::now(), || self.take(Balance::LeastRequest, None, &mut rng, &[]))
     }
 
@@ -199,7 +227,7 @@ impl Members {
     #[inline]
     pub(super) fn freed(self: &Arc<Self>) {
         if let Some(hold) = &self.hold
-            && hold.waiting() > 0
+            && (hold.waiting() > 0 || self.joined() > 0 && self.waiting() > 0)
         {
             self.offer();
         }

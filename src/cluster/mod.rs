@@ -9,6 +9,7 @@ mod dismiss;
 mod endpoint;
 mod gate;
 mod health;
+mod holder;
 mod members;
 
 pub use balance::Rng;
@@ -16,6 +17,7 @@ pub use dismiss::Dismissed;
 pub use endpoint::{Endpoint, Slot};
 pub use gate::{Gate, GateCounts, Permit, Turn, Waiter, WaiterGone};
 pub use health::Health;
+pub use holder::Holder;
 pub use members::{Members, Registry, Taken};
 
 use crate::tls::Client;

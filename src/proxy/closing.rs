@@ -1,5 +1,6 @@
 //! The end of an exchange, which cannot be forgotten: whatever drops this closes the record.
 
+use super::copy::HeadCopy;
 use super::{Connection, Local};
 use crate::clock;
 use crate::drain::InFlight;
@@ -30,6 +31,9 @@ pub struct Closing {
     pub snapshot: Arc<Snapshot>,
     /// Who is counted as the destination.
     pub target: Option<Arc<Target>>,
+    /// The head as it came, of one that may have to wait: should its function be replaced meanwhile, it is
+    /// looked at anew.
+    pub(super) original: Option<Box<HeadCopy>>,
     /// The client asked for 204 in place of a timeout's 504.
     pub timeout_is_204: bool,
     /// Where it is counted if it never has a target.
@@ -61,6 +65,7 @@ impl Closing {
             incoming: Some(incoming),
             snapshot,
             target: None,
+            original: None,
             timeout_is_204: false,
             nowhere: None,
             source: None,
@@ -86,6 +91,24 @@ impl Closing {
     #[inline]
     pub fn nowhere(&mut self, series: &Arc<Series>) {
         self.nowhere = Some(series.clone());
+    }
+
+    /// Whether the configuration has changed since, and it can be asked anew.
+    pub(super) fn may_move(&self) -> bool {
+        self.original.is_some() && self.local().snapshot().generation != self.snapshot.generation
+    }
+
+    /// Begins again at the head, under the configuration in force. False: that cannot be done.
+    #[cold]
+    pub(super) fn move_on(&mut self) -> bool {
+        if !self.may_move() {
+            return false;
+        }
+        let Some(original) = self.original.take() else { return false };
+        self.parts = original.into_parts();
+        self.snapshot = self.local().snapshot();
+        self.target = None;
+        true
     }
 
     /// Notes what went wrong.

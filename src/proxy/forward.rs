@@ -7,7 +7,7 @@ use super::answer::{self, Reply};
 use super::attempt::{Attempts, Hands, Tries};
 use super::body::ResponseBody;
 use super::closing::Closing;
-use super::copy::Kept;
+use super::copy::{HeadCopy, Kept};
 use super::deadline::Deadlines;
 use super::{Connection, guard, hold, prepare};
 use crate::fault::{Fault, Kind};
@@ -19,6 +19,7 @@ use crate::upstream::Source;
 use futures_util::future::{Either, select};
 use http::{Response, Version, request};
 use http_body::Body;
+use hyper::upgrade::OnUpgrade;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -26,6 +27,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tower::Service;
+
+/// Changes of the configuration that one request follows while it waits.
+const MOVES: u32 = 8;
 
 /// A request on its way in, with the end of its exchange.
 #[derive(Debug)]
@@ -73,10 +77,18 @@ impl Service<Exchange> for Forward {
 
 async fn carry(connection: Rc<Connection>, exchange: Exchange) -> Result<Response<ResponseBody>, Failed> {
     let mut closing = exchange.closing;
-    let snapshot = closing.snapshot.clone();
-    match reply(&connection, &snapshot, &mut closing).await {
-        Ok(reply) => Ok(reply.into_response(closing)),
-        Err(fault) => Err(Failed { fault, closing }),
+    let mut moves = 0;
+    loop {
+        let snapshot = closing.snapshot.clone();
+        match reply(&connection, &snapshot, &mut closing).await {
+            Ok(reply) => return Ok(reply.into_response(closing)),
+            // The function it waited for has gone: perhaps another has taken its place.
+            Err(Fault { kind: Kind::Removed, .. }) if moves < MOVES && closing.move_on() => moves += 1,
+            Err(Fault { kind: Kind::NoRoute | Kind::NoCluster | Kind::UnknownHost, .. }) if moves > 0 => {
+                return Err(Failed { fault: Kind::Removed.into(), closing });
+            }
+            Err(fault) => return Err(Failed { fault, closing }),
+        }
     }
 }
 
@@ -223,12 +235,16 @@ async fn forward(
         return Err(Fault::because(Kind::NoCluster, reason));
     };
     let incoming = closing.incoming.take().filter(|incoming| !incoming.is_end_stream());
-    closing.source = incoming.map(|incoming| {
+    if let Some(incoming) = incoming {
         let one_message =
             closing.record.protocol != Protocol::Http2 || incoming.size_hint().exact().is_some();
         let bounded = one_message && !closing.record.grpc;
-        Source::new(incoming, true, bounded.then(|| connection.local.uploads.clone()))
-    });
+        let uploads = bounded.then(|| connection.local.uploads.clone());
+        closing.source = Some(Source::new(incoming, true, uploads));
+    }
+    if hold::may_wait(destination) && closing.parts.extensions.get::<OnUpgrade>().is_none() {
+        closing.original = Some(Box::new(HeadCopy::of(&closing.parts)));
+    }
     let outbound = prepare::request(connection, forwarding, &target, destination, seen, closing)?;
     if let Some(guard) = &destination.guard {
         // The head as the destination gets it, and before anything is woken or held for it.

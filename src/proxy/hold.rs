@@ -108,7 +108,8 @@ impl Attempts<'_> {
             (kind, _) => kind,
         };
         let function = self.destination.function.as_ref();
-        if let Some(counter) = function.and_then(|function| function.refused(kind)) {
+        let moves = kind == Kind::Removed && self.closing.may_move();
+        if let Some(counter) = function.and_then(|function| function.refused(kind)).filter(|_| !moves) {
             counter.inc();
         }
         match hold {
@@ -125,6 +126,13 @@ pub(super) fn on_behalf(destination: &Destination, closing: &Closing) -> Option<
     let hold = members.hold().filter(|_| members.is_empty() && !closing.record.grpc)?;
     let frozen = is_health_check(&closing.parts.headers) && hold.is_frozen();
     frozen.then(answer::of_frozen)
+}
+
+/// Whether a request that comes now is likely to be held.
+#[inline]
+pub(super) fn may_wait(destination: &Destination) -> bool {
+    let members = &destination.cluster.members;
+    members.hold().is_some_and(|hold| hold.waiting() > 0 || members.is_empty())
 }
 
 /// What an exchange that has to wait says of itself.

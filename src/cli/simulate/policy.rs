@@ -3,6 +3,7 @@
 use crate::autoscaler::{Demand, Facts, Flavour, Kpa, Load, Peaks, Plan, Settings, Terms, scale};
 use crate::clock::{Duration, Instant};
 use proxy_config::model::Scale;
+use std::sync::Arc;
 
 /// How long the fixed policy keeps what is idle.
 const KEEP: Duration = Duration::from_secs(600);
@@ -51,6 +52,7 @@ pub struct Policy {
     flavour: Flavour,
     woken: bool,
     generation: u64,
+    name: Arc<str>,
 }
 
 impl Policy {
@@ -63,7 +65,15 @@ impl Policy {
         let flavour = if kind == Kind::Knative { Flavour::Knative } else { Flavour::Pilotlight };
         let settings = Settings::new(scale, concurrency, true);
         let kpa = (kind != Kind::Fixed).then(|| Kpa::new(flavour, settings, now));
-        Policy { terms, peaks: Peaks::default(), kpa, flavour, woken: false, generation: 0 }
+        Policy {
+            terms,
+            peaks: Peaks::default(),
+            kpa,
+            flavour,
+            woken: false,
+            generation: 0,
+            name: "simulated".into(),
+        }
     }
 
     /// Requests that share an instance where there is no hard limit.
@@ -90,6 +100,7 @@ impl Policy {
         let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         self.generation += 1;
         let demand = Demand {
+            revision: self.name.clone(),
             holder: 0,
             generation: self.generation,
             queued: count(load.queued),

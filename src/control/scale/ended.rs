@@ -103,7 +103,7 @@ impl Unit {
             self.foresee(now);
             let first = failure.ready.is_none() && failure.kind != Kind::PortTaken;
             let told = self.backoff.shut(now).or(first.then_some(failure.kind));
-            refused = told.map_or(0, |kind| self.hold.refuse(kind));
+            refused = told.map_or(0, |kind| self.members.refuse(kind));
         }
         let last_line = crash.stderr.last().map_or("", String::as_str);
         let class = failure.kind.name();

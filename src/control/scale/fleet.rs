@@ -7,7 +7,7 @@ use super::memory::Memory;
 use super::pace::Bucket;
 use super::probe::Probing;
 use super::unit::Unit;
-use crate::autoscaler::{Flavour, Kpa};
+use crate::autoscaler::{Demand, Flavour, Kpa};
 use crate::clock::{Duration, Instant};
 use crate::cluster::Registry;
 use crate::driver::{Driver, Event, InstanceId};
@@ -156,6 +156,14 @@ impl Fleet {
         }
     }
 
+    /// Another holder says what it wants. An older report than one that is known changes nothing.
+    pub fn demanded(&mut self, now: Instant, demand: Demand) {
+        let key = demand.revision.clone();
+        if self.units.get_mut(&key).is_some_and(|unit| unit.ledger.note(now, demand)) {
+            self.look(now, &key);
+        }
+    }
+
     /// Something happened to an instance.
     pub fn event(&mut self, now: Instant, event: Event) {
         match event {
@@ -210,7 +218,7 @@ impl Fleet {
         let Some(unit) = self.units.get_mut(key) else { return };
         if self.ending {
             unit.hold.looked_at();
-            unit.hold.refuse(Kind::Removed);
+            unit.members.refuse(Kind::Removed);
             unit.next = None;
             return;
         }

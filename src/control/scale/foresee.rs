@@ -20,7 +20,7 @@ impl Unit {
         self.metrics.circuit_open.set(i64::from(self.backoff.shut(now).is_some() && gone));
         let at_most = self.terms.max > 0 && self.present() >= self.terms.max;
         let settled = (self.bound || at_most) && begun.is_none() && held_back.is_none() && frozen == 0;
-        self.hold.set_outlook(Outlook {
+        self.members.set_outlook(Outlook {
             start,
             ready_at: begun.or(held_back).zip(start).map(|(begins, start)| begins + start),
             awake: ready > 0 || frozen > 0,

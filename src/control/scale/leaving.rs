@@ -98,7 +98,7 @@ impl Unit {
     /// Lets everything go: who waits is answered, who works finishes.
     pub fn leave(&mut self, now: Instant, floor: &mut Floor) {
         if self.removed.is_some() {
-            self.hold.refuse(Kind::Removed);
+            self.members.refuse(Kind::Removed);
         }
         let ids: Vec<_> = self.instances.keys().copied().collect();
         for id in ids {
@@ -119,7 +119,7 @@ impl Unit {
     /// Ends everything now, whatever it does.
     pub fn end(&mut self, now: Instant, grace: Duration, floor: &mut Floor) {
         self.removed = Some(now);
-        self.hold.refuse(Kind::Removed);
+        self.members.refuse(Kind::Removed);
         for instance in self.instances.values_mut() {
             if let Phase::Ready { endpoint, .. } | Phase::Draining { endpoint, .. } = &instance.phase {
                 endpoint.close();

@@ -14,6 +14,7 @@ mod foresee;
 mod frozen;
 mod instance;
 mod leaving;
+mod ledger;
 mod memory;
 mod pace;
 mod probe;
@@ -24,7 +25,7 @@ mod tests;
 mod unit;
 
 use crate::activator::Bell;
-use crate::autoscaler::Flavour;
+use crate::autoscaler::{Demand, Flavour};
 use crate::clock::{self, Duration, Instant};
 use crate::cluster::Registry;
 use crate::driver::{Driver, Event, InstanceId};
@@ -91,6 +92,12 @@ impl Scaler {
     /// drained and their waiting exchanges answered.
     pub fn apply(&self, revisions: &[Revision]) {
         self.fleet.lock().apply(clock::now(), revisions);
+        self.changed.notify_one();
+    }
+
+    /// Takes down what another holder of requests wants. What it says counts until it expires.
+    pub fn demanded(&self, demand: Demand) {
+        self.fleet.lock().demanded(clock::now(), demand);
         self.changed.notify_one();
     }
 

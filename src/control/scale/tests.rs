@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 mod failing;
 mod frozen;
 mod held;
+mod holders;
 mod last_moment;
 mod sim;
 

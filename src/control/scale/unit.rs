@@ -5,6 +5,7 @@ use super::ended::Crash;
 use super::fleet::Floor;
 use super::foresee::limits;
 use super::instance::{Instance, Phase};
+use super::ledger::Ledger;
 use super::pace::{Bucket, PATIENCE};
 use crate::activator::{Hold, Learned};
 use crate::autoscaler::{Bound, Demand, Facts, Kpa, Load, Peaks, Plan, Settings, Terms};
@@ -70,6 +71,8 @@ pub(super) struct Unit {
     sent: u64,
     /// Ready instances that ended on their own and are not replaced yet.
     pub lost: u32,
+    /// What every holder wants.
+    pub ledger: Ledger,
     /// More was wanted at the last look than may be had.
     pub bound: bool,
     /// What may be started of it in a while.
@@ -113,6 +116,7 @@ impl Unit {
             kpa,
             sent: 0,
             lost: 0,
+            ledger: Ledger::default(),
             bound: false,
             pace,
             put_off: None,
@@ -193,10 +197,12 @@ impl Unit {
 
     fn adjust(&mut self, now: Instant, floor: &mut Floor) -> u32 {
         // An ejection may have ended, which tells nobody.
-        if self.hold.waiting() > 0 {
+        if self.members.waiting() > 0 {
             self.members.offer();
         }
-        let demand = self.demand(now);
+        let own = self.demand(now);
+        self.ledger.note(now, own);
+        let all = self.ledger.wanted(now);
         let ready = self.count(|instance| instance.ready().is_some());
         let facts = Facts {
             terms: &self.terms,
@@ -207,24 +213,24 @@ impl Unit {
             woken: self.starts > 0,
             room: floor.room(),
         };
-        let (queued, in_flight) = (demand.queued.into(), demand.in_flight.into());
+        let (queued, in_flight) = (all.queued, all.in_flight);
         self.kpa.observe(now, Load { queued, in_flight, sent: self.sent });
-        let plan = self.kpa.plan(now, std::slice::from_ref(&demand), &facts);
+        let plan = self.kpa.plan(now, self.ledger.reports(), &facts);
         let from_zero = ready + facts.starting == 0 && plan.wanted > 0;
         self.peaks.record(now, plan.wanted, self.terms.horizon());
         self.say_bound(now, &plan, floor);
         let missing = plan.start + plan.short;
-        let since = demand.oldest.unwrap_or(now);
+        let since = all.oldest.unwrap_or(now);
         let missing = missing - self.reopen(missing);
         let missing = missing - self.thaw(now, missing, since, floor);
         let room = floor.room();
         let start = self.may_start(now, missing.min(room), floor);
         let short = missing.saturating_sub(room);
         if start > 0 {
-            if from_zero && demand.queued > 0 {
+            if from_zero && queued > 0 {
                 self.metrics.cold_starts.inc();
             }
-            let asked = demand.queued > 0 || demand.in_flight > 0;
+            let asked = queued > 0 || in_flight > 0;
             let cause = match (self.lost > 0, from_zero, asked) {
                 (true, ..) => Cause::Lost,
                 (false, true, true) => Cause::Zero,
@@ -242,7 +248,7 @@ impl Unit {
     }
 
     /// What this process's own holders ask for. They are one: all workers park in the same hold and take
-    /// slots of the same endpoints.
+    /// slots of the same endpoints. What others have in flight here they say themselves.
     fn demand(&mut self, now: Instant) -> Demand {
         let (mut in_flight, mut given) = (0, 0);
         for instance in self.instances.values_mut() {
@@ -262,10 +268,11 @@ impl Unit {
         self.trial |= missed > 0 && self.foreseen_shut(now);
         let queued = (self.hold.waiting() + missed).max(usize::from(self.trial));
         Demand {
+            revision: self.members.key.clone(),
             holder: 0,
             generation: self.generation,
             queued: u32::try_from(queued).unwrap_or(u32::MAX),
-            in_flight,
+            in_flight: in_flight.saturating_sub(self.members.in_flight_of_others()),
             oldest: self.hold.oldest(),
             expires: now + TICKS.1,
         }
@@ -332,7 +339,7 @@ impl Unit {
 
     fn refuse(&mut self, now: Instant) {
         let Command::Refused { reason, help } = &self.revision.command else { return };
-        let refused = self.hold.refuse(Kind::NotRunnable);
+        let refused = self.members.refuse(Kind::NotRunnable);
         if refused > 0 && self.refused.again(now) {
             tracing::warn!(revision = self.revision.key, "the function is not run here: {reason}; {help}");
         }
@@ -349,7 +356,8 @@ impl Unit {
             _ => None,
         });
         let drain = drains.min().map(|age| (age / 10).clamp(DRAIN_TICKS.0, DRAIN_TICKS.1));
-        let waits = self.hold.waiting() > 0;
+        let others = self.ledger.next(now).map(|at| at - now);
+        let waits = self.members.waiting() > 0 || others.is_some();
         // The frozen need no looks.
         let busy = waits || self.instances.values().any(|instance| instance.frozen().is_none());
         let tick = busy.then(|| (self.terms.window / 24).clamp(TICKS.0, TICKS.1));
@@ -358,7 +366,15 @@ impl Unit {
         let held = until.filter(|_| wanted).map(|until| until.saturating_duration_since(now).max(AT_ONCE));
         let step = self.next_step().map(|at| at.saturating_duration_since(now).max(AT_ONCE));
         let end = self.next_end_of_frozen().map(|at| at.saturating_duration_since(now).max(AT_ONCE));
-        drain.into_iter().chain(tick).chain(held).chain(step).chain(end).min().map(|length| now + length)
+        drain
+            .into_iter()
+            .chain(tick)
+            .chain(held)
+            .chain(step)
+            .chain(end)
+            .chain(others)
+            .min()
+            .map(|length| now + length)
     }
 }
 

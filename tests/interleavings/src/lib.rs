@@ -6,7 +6,7 @@
 // The sources' own tests run where the sources live.
 #![cfg(not(test))]
 
-pub use pilotlight::{clock, fault, record, tls};
+pub use pilotlight::{autoscaler, clock, fault, record, tls};
 
 #[path = "../../../src/activator/mod.rs"]
 pub mod activator;

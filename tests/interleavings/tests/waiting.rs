@@ -10,7 +10,7 @@
 
 use pilotlight_interleavings::activator::{Ask, Bell, Hold, HoldLimits, Parked, Room, Ticket};
 use pilotlight_interleavings::clock;
-use pilotlight_interleavings::cluster::{Dismissed, Endpoint, Gate, Members, Rng, Slot, Taken};
+use pilotlight_interleavings::cluster::{Dismissed, Endpoint, Gate, Holder, Members, Rng, Slot, Taken};
 use pilotlight_interleavings::fault::Kind;
 use proxy_config::model::Balance;
 use shuttle::future::block_on;
@@ -175,6 +175,36 @@ fn a_slot_that_is_freed_while_somebody_begins_to_wait_is_not_left_idle() {
         let threads: Vec<_> = (0..5).map(|_| spawn(&world, World::exchange)).collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         world.end(thread::spawn(|| {}), 5);
+    });
+}
+
+#[test]
+fn of_several_holders_none_waits_while_a_slot_is_idle() {
+    in_every_order(|| {
+        let world = World::new();
+        world.start(1);
+        let join =
+            |number| Arc::new(Holder::join(number, &world.members, world.bell.clone(), world.room.clone()));
+        let holders = [join(1), join(2)];
+        let asks = |holder: Arc<Holder>| {
+            let world = world.clone();
+            thread::spawn(move || {
+                let (mut rng, ask) = (Rng::with_seed(1), Ask::at(clock::now()));
+                let slot = match holder.take_or_wait(Balance::LeastRequest, &mut rng, ask).unwrap() {
+                    Taken::Slot(slot) => slot,
+                    Taken::Wait(ticket) => block_on(ticket).unwrap(),
+                };
+                world.work(&slot);
+                drop(slot);
+                world.served.fetch_add(1, SeqCst);
+            })
+        };
+        let mut threads: Vec<_> = holders.iter().map(|holder| asks(holder.clone())).collect();
+        threads.push(asks(holders[0].clone()));
+        threads.push(spawn(&world, World::exchange));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(world.members.in_flight_of_others(), 0);
+        world.end(thread::spawn(|| {}), 4);
     });
 }
 
