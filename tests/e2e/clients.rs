@@ -188,7 +188,7 @@ fn memory_does_not_grow_with_the_number_of_requests() {
 }
 
 /// Resident memory in KiB.
-fn resident(pid: u32) -> usize {
+pub fn resident(pid: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()

@@ -103,6 +103,12 @@ impl Request {
         self
     }
 
+    /// A body that is not copied.
+    pub fn shared_body(mut self, body: Bytes) -> Request {
+        self.body = body;
+        self
+    }
+
     /// HTTP/2 with prior knowledge.
     pub fn h2(mut self) -> Request {
         self.h2 = true;

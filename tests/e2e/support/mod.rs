@@ -3,6 +3,7 @@
 //! Everything is bounded by a deadline and cleans up after itself when dropped.
 
 pub mod client;
+pub mod crowd;
 pub mod h2_origin;
 pub mod metrics;
 pub mod origin;
