@@ -57,6 +57,7 @@ impl Closing {
         connection: Rc<Connection>,
     ) -> Box<Closing> {
         let in_flight = connection.local.counter.begin();
+        connection.flow.parts.set(connection.flow.parts.get().wrapping_add(1));
         connection.busy.set(connection.busy.get() + 1);
         let (parts, incoming) = request.into_parts();
         Box::new(Closing {

@@ -240,7 +240,7 @@ async fn forward(
             closing.record.protocol != Protocol::Http2 || incoming.size_hint().exact().is_some();
         let bounded = one_message && !closing.record.grpc;
         let uploads = bounded.then(|| connection.local.uploads.clone());
-        closing.source = Some(Source::new(incoming, true, uploads));
+        closing.source = Some(Source::new(incoming, true, uploads, connection.flow.parts.clone()));
     }
     if hold::may_wait(destination) && closing.parts.extensions.get::<OnUpgrade>().is_none() {
         closing.original = Some(Box::new(HeadCopy::of(&closing.parts)));

@@ -168,8 +168,8 @@ pub struct Connection {
 pub struct Flow {
     /// Answers whose last part was given and which have not been asked for the next.
     pub offered: Cell<u32>,
-    /// Parts given.
-    pub parts: Cell<u32>,
+    /// What came of the exchanges: parts of answers and of request bodies, beginnings, ends.
+    pub parts: Rc<Cell<u32>>,
     /// Why the connection is being ended, where it is for the client's doing.
     pub ending: Cell<Option<Kind>>,
 }

@@ -10,7 +10,7 @@ use crate::http::headers::clean_trailers;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -38,6 +38,8 @@ pub struct Source {
     uploads: Option<Rc<Uploads>>,
     /// The last read found nothing; who is to be woken if it is given up.
     reader: Option<Waker>,
+    /// Counts what comes, for the connection it comes on.
+    moved: Rc<Cell<u32>>,
     /// It is looked at.
     watched: bool,
     /// The answer has begun.
@@ -48,8 +50,14 @@ pub struct Source {
 }
 
 impl Source {
-    /// A body not yet begun; `keep` while a replay may be wanted. `uploads` bounds how long it may be silent.
-    pub fn new(live: Incoming, keep: bool, uploads: Option<Rc<Uploads>>) -> Rc<RefCell<Source>> {
+    /// A body not yet begun; `keep` while a replay may be wanted. `uploads` bounds how long it may be silent;
+    /// `moved` counts what comes.
+    pub fn new(
+        live: Incoming,
+        keep: bool,
+        uploads: Option<Rc<Uploads>>,
+        moved: Rc<Cell<u32>>,
+    ) -> Rc<RefCell<Source>> {
         Rc::new(RefCell::new(Source {
             live: Some(live),
             kept: Vec::new(),
@@ -62,6 +70,7 @@ impl Source {
             broken: None,
             uploads,
             reader: None,
+            moved,
             watched: false,
             answered: false,
             turn: 0,
@@ -237,6 +246,7 @@ impl Body for RequestBody {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => {
                         s.bytes += bytes.len() as u64;
+                        s.moved.set(s.moved.get().wrapping_add(1));
                         s.keep(&bytes);
                         if !s.lost {
                             *sent += 1;
@@ -323,7 +333,7 @@ mod tests {
             });
             let server = http1::Builder::new().serve_connection(TokioIo::new(server), service);
             tokio::task::spawn_local(server);
-            test(Source::new(take.await.unwrap(), true, None)).await;
+            test(Source::new(take.await.unwrap(), true, None, Rc::default())).await;
         });
     }
 

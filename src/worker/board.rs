@@ -88,7 +88,8 @@ impl Entry {
         }
     }
 
-    fn protocol(&self) -> Protocol {
+    /// What is spoken on it.
+    pub(super) fn protocol(&self) -> Protocol {
         if self.http2 { Protocol::Http2 } else { Protocol::Http11 }
     }
 

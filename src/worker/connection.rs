@@ -5,7 +5,7 @@ use super::entry::{ClientStream, Door, Entered, Fate, Shared, fd};
 use super::socket::Socket;
 use crate::fault::{Fault, Kind};
 use crate::http::headers::Peer;
-use crate::http::line::Line;
+use crate::http::line::{Line, TURN};
 use crate::proxy::{self, Connection, Flow, Local, ResponseBody, STREAM_WINDOW, Seat, Stack, unread};
 use crate::record::{Direction, Protocol};
 use crate::upstream::{LocalExec, broke_http2, full};
@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -30,6 +31,8 @@ const MAX_HEAD: usize = 60 * 1024;
 /// hyper's read buffer: room for the largest head.
 const MAX_BUFFER: usize = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Bytes that may come without anything coming of them: more than fit the window.
+const MAX_IDLE_BYTES: u64 = 2 * CONNECTION_WINDOW as u64;
 const MAX_STREAMS: u32 = 200;
 const MAX_LOCAL_RESETS: usize = 128;
 const MAX_PENDING_RESETS: usize = 20;
@@ -157,6 +160,16 @@ async fn serve2(socket: Socket<ClientStream>, stack: Stacked, entry: &Entry) {
     drive(entry, connection.as_mut(), |c| c.graceful_shutdown()).await;
 }
 
+/// Whether bytes keep coming of which no exchange begins, moves or ends: floods of SETTINGS, PING and the like. What
+/// bodies may bring unread, their window, is less. `seen`: what had come of exchanges, and at which byte.
+fn asks_for_nothing(connection: &Connection, seen: &mut (u32, u64)) -> bool {
+    let (parts, bytes) = (connection.flow.parts.get(), connection.line.bytes.load(Relaxed));
+    if parts != seen.0 {
+        *seen = (parts, bytes);
+    }
+    bytes - seen.1 > MAX_IDLE_BYTES
+}
+
 /// What hyper ended the connection for, if it is for what came on it: hyper has answered 400 or 431, or said
 /// GOAWAY.
 #[cold]
@@ -184,7 +197,9 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     finish: impl Fn(Pin<&mut C>),
 ) {
     let mut told = Word::None;
+    let (client, mut seen) = (&*entry.connection, (0, 0));
     poll_fn(|cx| {
+        client.line.turn.store(TURN, Relaxed);
         let word = entry.word();
         if word != told {
             told = word;
@@ -202,6 +217,10 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 Poll::Ready(())
             }
             Poll::Pending => {
+                if entry.protocol() == Protocol::Http2 && asks_for_nothing(client, &mut seen) {
+                    unread(client, Protocol::Http2, Kind::Http2Flood.into());
+                    return Poll::Ready(());
+                }
                 entry.watch(cx.waker());
                 Poll::Pending
             }

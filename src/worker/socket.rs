@@ -78,11 +78,19 @@ impl<S: AsyncRead + Unpin> Read for Socket<S> {
         if !this.held.is_empty() {
             return Poll::Ready(this.give_held(&mut buf));
         }
+        let turn = this.line.turn.load(Relaxed);
+        if turn == 0 {
+            // There may be more at once; it will be read when others have had their turn.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // SAFETY: nothing is ever made uninitialized: `ReadBuf` only fills it.
         let mut read = ReadBuf::uninit(unsafe { buf.as_mut() });
         ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
         count(&this.line.reads);
         let came = read.filled_mut();
+        this.line.bytes.store(this.line.bytes.load(Relaxed) + came.len() as u64, Relaxed);
+        this.line.turn.store(turn.saturating_sub(u32::try_from(came.len()).unwrap_or(turn)), Relaxed);
         let passed = this.inlet.pass(came, &this.line);
         if passed < came.len() {
             if passed == 0 && !this.inlet.is_broken() {

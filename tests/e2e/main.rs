@@ -13,6 +13,7 @@ mod support;
 
 mod articles;
 mod articles_user;
+mod assaults;
 mod chaos;
 mod clients;
 mod departures;

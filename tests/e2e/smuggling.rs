@@ -6,6 +6,7 @@
 //! `⊕` is the sign before a host.
 
 mod corpus;
+mod http2;
 
 use crate::support::recorder::Recorder;
 use crate::support::{Origin, Proxy, Reply, seconds, yaml};

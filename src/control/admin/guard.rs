@@ -1,11 +1,13 @@
 //! Who may ask: a browser on this host can be lured into asking the admin API on behalf of a page from
 //! elsewhere. What it sends gives it away: the name it believes to be talking to (`Host`, which a rebound
-//! DNS name cannot hide) and the page that asks (`Origin`).
+//! DNS name cannot hide) and the page that asks (`Origin`, `Sec-Fetch-Site`).
 
 use super::Face;
 use http::header::{HOST, ORIGIN};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::net::IpAddr;
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Why a request is turned away, if it is. `local` is the address the connection arrived at.
 pub fn refusal(face: Face, local: IpAddr, headers: &HeaderMap) -> Option<&'static str> {
@@ -30,6 +32,11 @@ pub fn refusal(face: Face, local: IpAddr, headers: &HeaderMap) -> Option<&'stati
         return Some("ask by the address of this host or as localhost\n");
     }
     if !passes(ORIGIN, |text| text.split_once("://").map_or(text, |(_, rest)| rest)) {
+        return Some("not for pages from elsewhere\n");
+    }
+    // Browsers say so even where they send no origin: links, images, forms.
+    let elsewhere = |value: &HeaderValue| matches!(value.as_bytes(), b"cross-site" | b"same-site");
+    if headers.get_all(FETCH_SITE).iter().any(elsewhere) {
         return Some("not for pages from elsewhere\n");
     }
     None
@@ -99,6 +106,11 @@ mod tests {
         ];
         for (origin, passes) in rows {
             check(Face::Admin, "127.0.0.1", &[(&HOST, "localhost"), (&ORIGIN, origin)], passes);
+        }
+        for (site, passes) in
+            [("cross-site", false), ("same-site", false), ("same-origin", true), ("none", true)]
+        {
+            check(Face::Admin, "127.0.0.1", &[(&HOST, "localhost"), (&FETCH_SITE, site)], passes);
         }
     }
 }

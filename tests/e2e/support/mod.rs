@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod crowd;
+pub mod frames;
 pub mod h2_origin;
 pub mod metrics;
 pub mod origin;
