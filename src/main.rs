@@ -44,6 +44,7 @@ fn main() -> ExitCode {
     process::on_trim(trim);
     match Cli::parse().command {
         Command::Run(args) => pilotlight::app::run(*args),
+        Command::Sidecar(args) => pilotlight::app::run(args.into_run()),
         Command::Check(args) => pilotlight::cli::check::run(&args),
         Command::Echo(args) => {
             // Fewer connections are no reason not to start.

@@ -7,10 +7,11 @@ use crate::api::istio::Suspect;
 use crate::api::mesh::MeshConfig;
 use crate::api::{self, Object};
 use crate::lint;
-use crate::model::{Config, ObjectRef};
+use crate::model::{Config, ObjectRef, Workload};
 use crate::report::{Level, Place, Problem, Report};
 use crate::resolve::{self, Input, functions};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,6 +41,19 @@ pub struct Options {
     pub mesh_file: Option<File>,
     /// Errors refuse the whole. Not acted upon here: the caller asks the report.
     pub strict: bool,
+    /// Stand beside one workload instead of for all of them.
+    pub sidecar: Option<Sidecar>,
+}
+
+/// A sidecar's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sidecar {
+    /// Whom it stands beside.
+    pub workload: Workload,
+    /// Where the program listens, one address for each of its ports; the first is meant where nothing says.
+    pub apps: Vec<SocketAddr>,
+    /// Where callers come in.
+    pub inbound: SocketAddr,
 }
 
 impl Default for Options {
@@ -52,6 +66,7 @@ impl Default for Options {
             stand_in: false,
             mesh_file: None,
             strict: false,
+            sidecar: None,
         }
     }
 }
@@ -65,6 +80,9 @@ pub struct Loaded {
     pub report: Report,
     /// Objects that are not used as they stand in the files: their last good version is, or none.
     pub quarantined: Vec<ObjectRef>,
+    /// Why a sidecar must not serve: what it may be asked to enforce cannot be known. Every request to its
+    /// workload is refused meanwhile. Empty for others.
+    pub blockers: Vec<String>,
     /// The objects in use: the last good version of each.
     objects: Vec<Arc<Object>>,
     mesh_file: Option<Arc<MeshConfig>>,
@@ -80,13 +98,22 @@ pub fn load(files: &[File], options: &Options, previous: Option<&Loaded>) -> Loa
     }
     let mesh_file = reading.mesh_file(options);
     let objects = reading.finish();
-    let Reading { mut problems, quarantined, suspects, .. } = reading;
+    let Reading { mut problems, quarantined, suspects, mut lost, .. } = reading;
     let input = Input::new(&objects, &suspects);
     let resolved = resolve::resolve(&input, mesh_file.as_deref(), options, &mut problems);
     lint::check(&input, &resolved.registry, &mut problems);
-    let config = resolved.config;
+    let mut config = resolved.config;
     let quarantined = quarantined.into_iter().collect();
-    Loaded { config, report: Report::new(problems), quarantined, objects, mesh_file }
+    let mut blockers = Vec::new();
+    if options.sidecar.is_some() {
+        if objects.is_empty() {
+            lost.push("no configuration: no object could be read".to_owned());
+        }
+        blockers = resolve::sidecar::blockers(&config);
+        lost.iter().for_each(|reason| resolve::sidecar::close(&mut config, reason));
+        blockers.extend(lost);
+    }
+    Loaded { config, report: Report::new(problems), quarantined, blockers, objects, mesh_file }
 }
 
 /// What tells objects apart; the revision's name too, as the documents of one function are its history.
@@ -106,6 +133,8 @@ struct Reading<'a> {
     problems: Vec<Problem>,
     quarantined: BTreeSet<ObjectRef>,
     suspects: Vec<Suspect>,
+    /// Files of which nothing is known: they cannot be read, or not as YAML, and never could.
+    lost: Vec<String>,
 }
 
 impl<'a> Reading<'a> {
@@ -118,13 +147,19 @@ impl<'a> Reading<'a> {
             Ok(text) => text,
             Err(reason) => {
                 self.unreadable(&file.path, reason);
-                self.keep(&file.path);
+                if !self.keep(&file.path) {
+                    self.lost.push(format!("{} cannot be read", file.path.display()));
+                }
                 return;
             }
         };
         let parsed = api::parse(&file.path, text, &options.namespace);
         self.problems.extend(parsed.problems);
-        if !parsed.broken || !self.keep(&file.path) {
+        let kept = parsed.broken && self.keep(&file.path);
+        if parsed.broken && !kept {
+            self.lost.push(format!("{} has syntax errors", file.path.display()));
+        }
+        if !kept {
             self.objects.extend(parsed.objects.into_iter().map(Arc::new));
             self.bad.extend(parsed.bad);
         }

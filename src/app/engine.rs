@@ -62,7 +62,7 @@ pub(super) fn paths(args: &RunArgs) -> Paths {
 /// Reads and resolves everything once, before there is anything to serve it.
 pub(super) fn first_load(args: &RunArgs) -> Loaded {
     let texts = paths(args).read();
-    load(&texts.files, &args.load.options(texts.mesh_file), None)
+    load(&texts.files, &args.options(texts.mesh_file), None)
 }
 
 impl Engine {
@@ -105,7 +105,7 @@ impl Engine {
     pub(super) fn apply(&self, texts: Texts) {
         let began = clock::now();
         let mut state = self.state.lock();
-        let options = self.parts.args.load.options(texts.mesh_file);
+        let options = self.parts.args.options(texts.mesh_file);
         let loaded = load(&texts.files, &options, state.loaded.as_ref());
         let same = state.loaded.as_ref().is_some_and(|old| {
             old.config == loaded.config && old.report == loaded.report && state.unbound.is_empty()
@@ -385,6 +385,9 @@ impl Engine {
         }
         if let Some(why) = self.parts.environment.keyring.trouble(clock::wall()) {
             return Err(why);
+        }
+        if let Some(blocker) = state.loaded.as_ref().and_then(|loaded| loaded.blockers.first()) {
+            return Err(format!("{blocker}; every request is refused until it is good"));
         }
         // What a later configuration asks for and cannot have is no reason to stop serving the rest.
         if self.rest.get().is_none() { Err("still starting".to_owned()) } else { Ok(()) }

@@ -7,6 +7,7 @@ pub mod certs;
 pub mod check;
 pub mod echo;
 pub mod run;
+pub mod sidecar;
 pub mod simulate;
 pub mod values;
 
@@ -14,6 +15,7 @@ pub use certs::CertsArgs;
 pub use check::CheckArgs;
 pub use echo::EchoArgs;
 pub use run::RunArgs;
+pub use sidecar::SidecarArgs;
 pub use simulate::SimulateArgs;
 
 use clap::{Args, Parser, Subcommand};
@@ -44,6 +46,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve the YAML under PATH: listen, route, start functions on demand, reload on change
     Run(Box<RunArgs>),
+    /// Stand beside one workload: mutual TLS and policies in front of it, the mesh for what it calls
+    Sidecar(Box<SidecarArgs>),
     /// Load the YAML under PATH without running anything, and print every problem in it
     Check(CheckArgs),
     /// Answer with what was received: a controllable upstream, test function and target for load

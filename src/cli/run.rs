@@ -4,6 +4,7 @@ use super::LoadArgs;
 use super::values::{self, PortMap};
 use crate::autoscaler::Flavour;
 use crate::control::scale::Pace;
+use proxy_config::load::{File, Options, Sidecar};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -197,9 +198,18 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", env = "PILOTLIGHT_DRAIN_TIMEOUT", default_value = "30s",
           value_parser = values::duration, help_heading = "Process", hide_env_values = true)]
     pub drain_timeout: Duration,
+
+    /// Whom it stands beside, where not for all: `pilotlight sidecar`.
+    #[arg(skip)]
+    pub sidecar: Option<Sidecar>,
 }
 
 impl RunArgs {
+    /// How the YAML is to be read.
+    pub fn options(&self, mesh_file: Option<File>) -> Options {
+        Options { sidecar: self.sidecar.clone(), ..self.load.options(mesh_file) }
+    }
+
     /// How many instances may be started in a while.
     pub fn pace(&self) -> Pace {
         Pace { process: self.start_rate.into(), function: self.function_start_rate.into() }

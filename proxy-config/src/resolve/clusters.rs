@@ -1,18 +1,19 @@
 //! Clusters: one for each port of each service, and one for each subset of it.
 
+use super::client_tls::{Callee, Caller};
 use super::registry::{self, Backing, Labels, Port, Registry, Service, Source};
 use super::rules::{self, Rule, Subset};
 use super::security::Guards;
 use crate::model::{Cluster, Endpoints, Identity, Protocol};
 
-/// Every cluster of every service, in order of host.
-pub(crate) fn build(registry: &Registry, guards: &mut Guards<'_, '_>) -> Vec<Cluster> {
+/// Every cluster of every service, in order of host. `caller`: who speaks to them.
+pub(crate) fn build(registry: &Registry, guards: &mut Guards<'_, '_>, caller: &Caller<'_>) -> Vec<Cluster> {
     let mut clusters = Vec::new();
     for service in registry.services() {
         let rule = registry.rule(service);
         for port in &service.ports {
             match &service.backing {
-                Backing::Endpoints => of_endpoints(service, port, rule, guards, &mut clusters),
+                Backing::Endpoints => of_endpoints(service, port, rule, (guards, caller), &mut clusters),
                 Backing::Revision { key, .. } => {
                     let guard = guards.of_revision(service, key, registry.revision_labels(service));
                     let before = clusters.len();
@@ -30,7 +31,7 @@ fn of_endpoints(
     service: &Service,
     port: &Port,
     rule: Option<&Rule>,
-    guards: &mut Guards<'_, '_>,
+    (guards, caller): (&mut Guards<'_, '_>, &Caller<'_>),
     clusters: &mut Vec<Cluster>,
 ) {
     let subsets = rule.iter().flat_map(|rule| &rule.subsets).map(Some);
@@ -38,6 +39,9 @@ fn of_endpoints(
         let wanted = subset.map(|subset| &subset.labels);
         let mut cluster = cluster(service, port, subset, rule, select(&port.source, wanted));
         cluster.guard = guards.of_endpoints(service, &port.source, wanted, &cluster.name);
+        let accepts = cluster.guard.as_deref().and_then(|name| guards.mtls(name)).unwrap_or_default();
+        let (endpoints, port) = (&cluster.endpoints, port.number);
+        cluster.tls = caller.tls(&Callee { service, port, subset, rule, endpoints, accepts: &accepts });
         clusters.push(cluster);
     }
 }

@@ -5,6 +5,7 @@ use super::services;
 use crate::api::istio::{EntryPort, Resolution, ServiceEntry, WorkloadAddress};
 use crate::api::kubernetes::Pod;
 use crate::model::{DnsTarget, Endpoint};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 /// Every host of every entry.
@@ -27,13 +28,13 @@ fn one(entry: &ServiceEntry, host: &str, pods: &[&Pod]) -> Service {
         addresses: Vec::new(),
         origin: entry.meta.object.clone(),
         identity: registry::identity(host, host, namespace),
-        behind: behind(entry),
+        behind: behind(entry, pods),
     }
 }
 
 /// An entry says who is behind it on its endpoints, or else by its own labels. Outside the mesh is what says
 /// so; what says nothing and has names to look up is taken for something outside too.
-fn behind(entry: &ServiceEntry) -> Behind {
+fn behind(entry: &ServiceEntry, pods: &[&Pod]) -> Behind {
     let labelled = entry.endpoints.iter().any(|endpoint| !endpoint.labels.is_empty());
     let selects = !entry.workload_selector.is_empty();
     let outside = match entry.external {
@@ -46,7 +47,26 @@ fn behind(entry: &ServiceEntry) -> Behind {
         labels: vec![own],
         names: vec![("ServiceEntry", entry.meta.object.name.clone())],
         outside,
+        accounts: accounts(entry, pods),
+        certified: entry
+            .names
+            .iter()
+            .map(|name| name.value.trim_start_matches("spiffe://").to_owned())
+            .collect(),
     }
+}
+
+fn accounts(entry: &ServiceEntry, pods: &[&Pod]) -> BTreeSet<String> {
+    let namespace = &entry.meta.object.namespace;
+    let wanted = labels(&entry.workload_selector);
+    let written = entry.endpoints.iter().filter_map(|endpoint| endpoint.service_account.clone());
+    let selected = pods.iter().filter(|pod| {
+        !wanted.is_empty()
+            && pod.meta.object.namespace == *namespace
+            && registry::carries(&pod.meta.labels, &wanted)
+    });
+    let all = written.chain(selected.map(|pod| pod.service_account.clone()));
+    all.map(|account| format!("{namespace}/{account}")).collect()
 }
 
 fn port(entry: &ServiceEntry, host: &str, port: &EntryPort, pods: &[&Pod]) -> Port {
@@ -66,7 +86,8 @@ fn addresses(entry: &ServiceEntry, port: &EntryPort, target: u16, pods: &[&Pod])
     let written = entry.endpoints.iter().filter_map(|endpoint| {
         let ip: IpAddr = endpoint.address.value.parse().ok()?;
         let address = SocketAddr::new(ip, port_of(endpoint, port, target));
-        Some((Endpoint { address, weight: weight(endpoint), mesh_tls: false }, labels(&endpoint.labels)))
+        let labels = labels(&endpoint.labels);
+        Some((Endpoint { address, weight: weight(endpoint), mesh_tls: registry::in_mesh(&labels) }, labels))
     });
     let wanted = labels(&entry.workload_selector);
     let selected = pods.iter().filter_map(|pod| {
@@ -76,7 +97,11 @@ fn addresses(entry: &ServiceEntry, port: &EntryPort, target: u16, pods: &[&Pod])
         }
         let ip: IpAddr = pod.ip.as_deref()?.parse().ok()?;
         Some((
-            Endpoint { address: SocketAddr::new(ip, target), weight: 1, mesh_tls: false },
+            Endpoint {
+                address: SocketAddr::new(ip, target),
+                weight: 1,
+                mesh_tls: registry::in_mesh(&pod.meta.labels),
+            },
             pod.meta.labels.clone(),
         ))
     });

@@ -3,6 +3,7 @@
 //! Resolution is total. What an object refers to and does not exist becomes the name of a cluster that does
 //! not exist either, so that only what leads there fails.
 
+mod client_tls;
 mod clusters;
 mod entries;
 pub(crate) mod functions;
@@ -17,6 +18,7 @@ pub(crate) mod security;
 mod servers;
 mod services;
 mod settings;
+pub(crate) mod sidecar;
 mod split;
 pub(crate) mod tables;
 mod terms;
@@ -108,34 +110,52 @@ pub(crate) fn resolve(
     let mesh = settings::build(written);
     let scale = input.autoscaler.map(|autoscaler| autoscaler.defaults.clone()).unwrap_or_default();
     let functions = functions::build(&input.functions, &scale, options, problems);
-    let rules = Rules::new(input.destination_rules.iter().map(|rule| terms::rule(rule)).collect());
-    let services = catalogue(input, &functions);
-    let registry = Registry::new(services, rules, &options.namespace, &mesh.root_namespace);
-    references::check(&input.virtual_services, &registry, problems);
     let credentials = security::Credentials::new(&input.secrets, &mesh.root_namespace);
-    let from = Gateways {
-        gateways: &input.gateways,
-        virtual_services: &input.virtual_services,
-        functions: &functions,
-        registry: &registry,
-        domain: &options.domain,
-        credentials: &credentials,
-    };
-    let mut listeners = gateways::build(&from, problems);
-    listeners.push(mesh::build(&input.virtual_services, &registry, &options.namespace, problems));
+    let certified = options.sidecar.is_some();
+    let rules = input.destination_rules.iter();
+    let rules = Rules::new(rules.map(|rule| terms::rule(rule, &credentials, certified, problems)).collect());
+    // A sidecar starts no function: it calls what a Service or ServiceEntry says.
+    let services = catalogue(input, if certified { &[] } else { &functions });
+    let home = options.sidecar.as_ref().map_or(&options.namespace, |own| &own.workload.namespace);
+    let registry = Registry::new(services, rules, home, &mesh.root_namespace);
+    references::check(&input.virtual_services, &registry, problems);
     let policies = security::Policies::new(input, &mesh.root_namespace, problems);
     let mut guards = security::Guards::new(&policies);
-    let clusters = clusters::build(&registry, &mut guards);
+    let caller = client_tls::Caller { mesh: &mesh, certified };
+    let mut clusters = clusters::build(&registry, &mut guards, &caller);
     let mut guards = guards.built;
-    guards.extend(security::guard_listeners(&mut listeners, input, &policies));
+    let outbound = mesh::build(&input.virtual_services, &registry, home, problems);
+    let listeners = if let Some(own) = &options.sidecar {
+        let revisions: Vec<&Revision> =
+            functions.iter().flat_map(|function| &function.revisions).map(|(revision, _)| revision).collect();
+        let inbound = sidecar::build(own, input, &revisions, &policies);
+        // What others ask is asked by their own sidecars.
+        clusters.iter_mut().for_each(|cluster| cluster.guard = None);
+        clusters.extend(inbound.clusters);
+        guards = vec![inbound.guard];
+        vec![inbound.listener, outbound]
+    } else {
+        let from = Gateways {
+            gateways: &input.gateways,
+            virtual_services: &input.virtual_services,
+            functions: &functions,
+            registry: &registry,
+            domain: &options.domain,
+            credentials: &credentials,
+        };
+        let mut listeners = gateways::build(&from, problems);
+        listeners.push(outbound);
+        guards.extend(security::guard_listeners(&mut listeners, input, &policies));
+        listeners
+    };
     let ext_authz = security::providers(written, &input.authorization_policies, &registry, problems);
     let config = Config {
-        revisions: revisions(functions, &listeners),
+        revisions: if certified { Vec::new() } else { revisions(functions, &listeners) },
         clusters,
         listeners,
         guards,
         ext_authz,
-        workload: None,
+        workload: options.sidecar.as_ref().map(|own| own.workload.clone()),
         mesh,
     };
     Resolved { config, registry }
@@ -166,6 +186,8 @@ fn catalogue(input: &Input<'_>, functions: &[Function<'_>]) -> BTreeMap<String, 
                 first.behind.labels.extend(service.behind.labels);
                 first.behind.names.extend(service.behind.names);
                 first.behind.outside &= service.behind.outside;
+                first.behind.accounts.extend(service.behind.accounts);
+                first.behind.certified.extend(service.behind.certified);
                 first.ports.sort_by_key(|port| port.number);
             }
             Some(_) => {}

@@ -6,7 +6,7 @@
 use super::names;
 use super::rules::{Rule, Rules, Subset};
 use crate::model::{DnsTarget, Endpoint, Identity, ObjectRef, Protocol};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The port on which functions are called.
 pub(crate) const FUNCTION_PORT: u16 = 80;
@@ -46,6 +46,15 @@ pub(crate) struct Behind {
     pub names: Vec<(&'static str, String)>,
     /// They are not of the mesh: only objects that select or name them concern them.
     pub outside: bool,
+    /// Their service accounts, as far as they are known: `namespace/name`.
+    pub accounts: BTreeSet<String>,
+    /// Names that their certificates have, as written by hand, without `spiffe://`.
+    pub certified: Vec<String>,
+}
+
+/// Whether an endpoint with these labels has a proxy of the mesh in front.
+pub(crate) fn in_mesh(labels: &Labels) -> bool {
+    labels.get("security.istio.io/tlsMode").is_some_and(|mode| mode == "istio")
 }
 
 impl Service {

@@ -4,11 +4,12 @@
 //! settings replace all of a policy, a subset's block replaces the whole block.
 
 use super::names;
-use crate::model::{Balance, Limits, ObjectRef, Outlier, Policy};
+use crate::model::{Balance, ClientTls, Limits, ObjectRef, Outlier, Policy};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The parts of a traffic policy that replace each other as wholes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Blocks {
     /// `loadBalancer`.
     pub balance: Option<Balance>,
@@ -16,6 +17,17 @@ pub(crate) struct Blocks {
     pub pool: Option<Pool>,
     /// `outlierDetection`, its own defaults filled in.
     pub outlier: Option<Outlier>,
+    /// `tls`.
+    pub tls: Option<Tls>,
+}
+
+/// `tls`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Tls {
+    /// DISABLE.
+    Plain,
+    /// Any other mode.
+    Spoken(Arc<ClientTls>),
 }
 
 /// `connectionPool`.
@@ -131,20 +143,32 @@ impl Rules {
     }
 }
 
-/// The terms for one port of a host, or of a subset of it; and whether HTTP/1.1 is upgraded to HTTP/2.
-pub(crate) fn policy(rule: Option<&Terms>, subset: Option<&Terms>, port: u16) -> (Policy, bool) {
-    let base = rule.map_or(Blocks::default(), |terms| *terms.ports.get(&port).unwrap_or(&terms.blocks));
-    let blocks = match subset {
+/// What holds for one port of a host, or of a subset of it.
+fn blocks(rule: Option<&Terms>, subset: Option<&Terms>, port: u16) -> Blocks {
+    let of = |terms: &Terms| terms.ports.get(&port).unwrap_or(&terms.blocks).clone();
+    let base = rule.map_or(Blocks::default(), of);
+    match subset {
         None => base,
         Some(terms) => match terms.ports.get(&port) {
-            Some(blocks) => *blocks,
+            Some(blocks) => blocks.clone(),
             None => Blocks {
                 balance: terms.blocks.balance.or(base.balance),
                 pool: terms.blocks.pool.or(base.pool),
                 outlier: terms.blocks.outlier.or(base.outlier),
+                tls: terms.blocks.tls.clone().or(base.tls),
             },
         },
-    };
+    }
+}
+
+/// The TLS written for one port of a host, or of a subset of it; `None`: no rule says anything.
+pub(crate) fn tls(rule: Option<&Terms>, subset: Option<&Terms>, port: u16) -> Option<Tls> {
+    blocks(rule, subset, port).tls
+}
+
+/// The terms for one port of a host, or of a subset of it; and whether HTTP/1.1 is upgraded to HTTP/2.
+pub(crate) fn policy(rule: Option<&Terms>, subset: Option<&Terms>, port: u16) -> (Policy, bool) {
+    let blocks = blocks(rule, subset, port);
     let pool = blocks.pool.unwrap_or_default();
     let balance = blocks.balance.unwrap_or(Policy::default().balance);
     (Policy { balance, limits: pool.limits, outlier: blocks.outlier }, pool.upgrade)
@@ -166,7 +190,7 @@ mod tests {
 
     fn terms(balance: Option<Balance>, limits: Option<Limits>) -> Terms {
         let pool = limits.map(|limits| Pool { limits, upgrade: false });
-        Terms { blocks: Blocks { balance, pool, outlier: None }, ports: BTreeMap::new() }
+        Terms { blocks: Blocks { balance, pool, outlier: None, tls: None }, ports: BTreeMap::new() }
     }
 
     fn policy(rule: Option<&Terms>, subset: Option<&Terms>, port: u16) -> Policy {

@@ -6,7 +6,7 @@ use crate::api::kubernetes::{
     self, EndpointSlice, Pod, ServicePort, SliceEndpoint, SlicePort, TargetPort, Workload,
 };
 use crate::model::{DnsTarget, Endpoint, Protocol};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 /// How a port is spoken to.
@@ -43,6 +43,15 @@ pub(crate) fn speech(app_protocol: Option<&str>, name: &str) -> Speech {
     }
     let prefix = name.split('-').next().unwrap_or_default();
     speech_of(prefix).unwrap_or(HTTP1)
+}
+
+/// The number that a Service's port has at its Pods, where it is not a name.
+pub(crate) fn number(port: &ServicePort) -> Option<u16> {
+    match &port.target_port {
+        None => Some(port.port.value),
+        Some(TargetPort::Number(number)) => Some(*number),
+        Some(TargetPort::Name(_)) => None,
+    }
 }
 
 /// Where endpoints are looked for.
@@ -92,9 +101,24 @@ impl<'a> Found<'a> {
         found
     }
 
-    fn labels(&self, namespace: &str, endpoint: &SliceEndpoint, address: &str) -> Labels {
+    fn pod(&self, namespace: &str, endpoint: &SliceEndpoint, address: &str) -> Option<&'a Pod> {
         let by_name = endpoint.pod.as_deref().and_then(|pod| self.pods.get(&(namespace, pod)));
-        by_name.or_else(|| self.addresses.get(address)).map(|pod| pod.meta.labels.clone()).unwrap_or_default()
+        by_name.or_else(|| self.addresses.get(address)).copied()
+    }
+
+    /// The service accounts of the Pods behind a Service.
+    fn accounts(&self, service: &kubernetes::Service) -> BTreeSet<String> {
+        let object = &service.meta.object;
+        let key = (object.namespace.as_str(), object.name.as_str());
+        let pods: Vec<&Pod> = match self.slices.get(&key) {
+            None => self.carrying(service),
+            Some(slices) => {
+                let all = slices.iter().flat_map(|slice| &slice.endpoints);
+                let addressed = all.flat_map(|e| e.addresses.iter().map(move |address| (e, address)));
+                addressed.filter_map(|(e, address)| self.pod(&object.namespace, e, &address.value)).collect()
+            }
+        };
+        pods.into_iter().map(|pod| format!("{}/{}", object.namespace, pod.service_account)).collect()
     }
 
     fn endpoints(&self, service: &kubernetes::Service, port: &ServicePort) -> Vec<(Endpoint, Labels)> {
@@ -108,9 +132,12 @@ impl<'a> Found<'a> {
             for (endpoint, address) in ready.flat_map(|e| e.addresses.iter().map(move |address| (e, address)))
             {
                 let Ok(ip) = address.value.parse::<IpAddr>() else { continue };
-                let found = Endpoint { address: SocketAddr::new(ip, number), weight: 1, mesh_tls: false };
-                if endpoints.iter().all(|(other, _)| *other != found) {
-                    endpoints.push((found, self.labels(&object.namespace, endpoint, &address.value)));
+                let address_at = SocketAddr::new(ip, number);
+                if endpoints.iter().all(|(other, _)| other.address != address_at) {
+                    let pod = self.pod(&object.namespace, endpoint, &address.value);
+                    let labels = pod.map(|pod| pod.meta.labels.clone()).unwrap_or_default();
+                    let mesh_tls = registry::in_mesh(&labels);
+                    endpoints.push((Endpoint { address: address_at, weight: 1, mesh_tls }, labels));
                 }
             }
         }
@@ -135,22 +162,16 @@ impl<'a> Found<'a> {
             labels,
             names,
             outside: service.external_name.is_some(),
+            accounts: self.accounts(service),
+            certified: Vec::new(),
         }
     }
 
     /// The addresses of the Pods that a Service without EndpointSlices selects: what a cluster would write
     /// into its slices.
     fn selected(&self, service: &kubernetes::Service, port: &ServicePort) -> Vec<(Endpoint, Labels)> {
-        let wanted: Labels = service.selector.iter().cloned().collect();
-        let namespace = service.meta.object.namespace.as_str();
-        // The rarest of the labels leaves the fewest to look at.
-        let with = wanted.iter().map(|(key, value)| {
-            let pods = self.labelled.get(&(namespace, key.as_str(), value.as_str()));
-            pods.map_or(&[][..], Vec::as_slice)
-        });
-        let Some(pods) = with.min_by_key(|pods| pods.len()) else { return Vec::new() };
-        pods.iter()
-            .filter(|pod| registry::carries(&pod.meta.labels, &wanted))
+        self.carrying(service)
+            .into_iter()
             .filter(|pod| pod.ready || service.publish_not_ready)
             .filter_map(|pod| {
                 let ip: IpAddr = pod.ip.as_deref()?.parse().ok()?;
@@ -159,10 +180,24 @@ impl<'a> Found<'a> {
                     Some(TargetPort::Number(number)) => *number,
                     Some(TargetPort::Name(name)) => pod.ports.iter().find(|p| p.name == *name)?.port,
                 };
-                let endpoint = Endpoint { address: SocketAddr::new(ip, number), weight: 1, mesh_tls: false };
+                let mesh_tls = registry::in_mesh(&pod.meta.labels);
+                let endpoint = Endpoint { address: SocketAddr::new(ip, number), weight: 1, mesh_tls };
                 Some((endpoint, pod.meta.labels.clone()))
             })
             .collect()
+    }
+
+    /// The Pods that carry the selector of a Service.
+    fn carrying(&self, service: &kubernetes::Service) -> Vec<&'a Pod> {
+        let wanted: Labels = service.selector.iter().cloned().collect();
+        let namespace = service.meta.object.namespace.as_str();
+        // The rarest of the labels leaves the fewest to look at.
+        let with = wanted.iter().map(|(key, value)| {
+            let pods = self.labelled.get(&(namespace, key.as_str(), value.as_str()));
+            pods.map_or(&[][..], Vec::as_slice)
+        });
+        let Some(pods) = with.min_by_key(|pods| pods.len()) else { return Vec::new() };
+        pods.iter().copied().filter(|pod| registry::carries(&pod.meta.labels, &wanted)).collect()
     }
 }
 

@@ -1,38 +1,97 @@
 //! DestinationRules as written become rules with every default filled in.
 
 use super::names;
-use super::rules::{Blocks, Pool, Rule, Subset, Terms};
-use crate::api::istio::{ConnectionPool, DestinationRule, OutlierDetection, TrafficPolicy};
-use crate::model::{Limits, Outlier};
+use super::rules::{Blocks, Pool, Rule, Subset, Terms, Tls};
+use super::security::{Credentials, Written, beside};
+use crate::api::istio::{ConnectionPool, DestinationRule, OutlierDetection, TlsSettings, TrafficPolicy};
+use crate::model::{ClientMode, ClientTls, Credential, Limits, Outlier, Pem};
+use crate::report::{Level, Problem};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// One rule.
-pub(crate) fn rule(written: &DestinationRule) -> Rule {
+/// One rule. `credentials`: what its names of Secrets come to; `certified`: whether there is a certificate of the
+/// mesh to show.
+pub(crate) fn rule(
+    written: &DestinationRule,
+    credentials: &Credentials<'_>,
+    certified: bool,
+    problems: &mut Vec<Problem>,
+) -> Rule {
     let namespace = &written.meta.object.namespace;
-    let subsets = written.subsets.iter().map(|subset| Subset {
-        name: subset.name.value.clone(),
-        labels: subset.labels.iter().cloned().collect(),
-        terms: subset.traffic_policy.as_ref().map(terms),
-    });
+    let mut reader = Reader { rule: written, credentials, certified, problems };
+    let terms = written.traffic_policy.as_ref().map(|policy| reader.terms(policy));
+    let subsets: Vec<Subset> = written
+        .subsets
+        .iter()
+        .map(|subset| Subset {
+            name: subset.name.value.clone(),
+            labels: subset.labels.iter().cloned().collect(),
+            terms: subset.traffic_policy.as_ref().map(|policy| reader.terms(policy)),
+        })
+        .collect();
     Rule {
         host: names::expand(&written.host.value, namespace),
         namespace: namespace.clone(),
         origin: written.meta.object.clone(),
-        terms: written.traffic_policy.as_ref().map(terms),
-        subsets: subsets.collect(),
+        terms,
+        subsets,
     }
 }
 
-fn terms(written: &TrafficPolicy) -> Terms {
-    let ports = written.port_level.iter().map(|own| (own.port.value, blocks(&own.policy)));
-    Terms { blocks: blocks(written), ports: ports.collect() }
+struct Reader<'r, 'a> {
+    rule: &'r DestinationRule,
+    credentials: &'r Credentials<'a>,
+    certified: bool,
+    problems: &'r mut Vec<Problem>,
 }
 
-fn blocks(written: &TrafficPolicy) -> Blocks {
-    Blocks {
-        balance: written.load_balancer,
-        pool: written.connection_pool.as_ref().map(pool),
-        outlier: written.outlier_detection.as_ref().map(outlier),
+impl Reader<'_, '_> {
+    fn terms(&mut self, written: &TrafficPolicy) -> Terms {
+        let mut ports = BTreeMap::new();
+        for own in &written.port_level {
+            let blocks = self.blocks(&own.policy);
+            ports.entry(own.port.value).or_insert(blocks);
+        }
+        Terms { blocks: self.blocks(written), ports }
+    }
+
+    fn blocks(&mut self, written: &TrafficPolicy) -> Blocks {
+        Blocks {
+            balance: written.load_balancer,
+            pool: written.connection_pool.as_ref().map(pool),
+            outlier: written.outlier_detection.as_ref().map(outlier),
+            tls: written.tls.as_ref().map(|tls| self.tls(tls)),
+        }
+    }
+
+    fn tls(&mut self, written: &TlsSettings) -> Tls {
+        let Some(mode) = written.mode else { return Tls::Plain };
+        let meta = &self.rule.meta;
+        if mode == ClientMode::IstioMutual && !self.certified {
+            let message = "ISTIO_MUTUAL acts between sidecars: one process that plays both speaks plaintext";
+            self.problems.push(meta.problem(Level::Info, "SC007", &written.path, written.at, message));
+        }
+        let file = |name: &String| Pem::File(beside(&meta.file, name));
+        let mut credential = Credential {
+            pair: written.files.as_ref().map(|(certificate, key)| (file(certificate), file(key))),
+            roots: written.ca_file.as_ref().map(file),
+            revoked: written.crl_file.as_ref().map(file),
+            missing: None,
+        };
+        if let Some(name) = &written.credential {
+            let place = Written { meta, path: written.path.clone() };
+            let shows = mode == ClientMode::Mutual;
+            self.credentials.client(name, shows, &mut credential, &place, self.problems);
+        }
+        let names = written.names.iter().map(|name| name.trim_start_matches("spiffe://").to_owned());
+        Tls::Spoken(Arc::new(ClientTls {
+            mode,
+            credential,
+            names: names.collect(),
+            sni: written.sni.clone(),
+            insecure: written.insecure,
+        }))
     }
 }
 

@@ -8,5 +8,6 @@ mod reload;
 mod routes;
 mod seeds;
 mod semantics;
+mod sidecar;
 mod tls;
 mod view;

@@ -2,12 +2,13 @@
 
 mod decode;
 mod shape;
+mod tls;
 
 pub(crate) use decode::decode;
 pub(crate) use shape::{CONNECTION_POOL, SPEC};
 
 use crate::api::Meta;
-use crate::model::Balance;
+use crate::model::{Balance, ClientMode};
 use crate::report::{At, Place};
 use std::time::Duration;
 
@@ -48,8 +49,35 @@ pub struct TrafficPolicy {
     pub connection_pool: Option<ConnectionPool>,
     /// `outlierDetection`.
     pub outlier_detection: Option<OutlierDetection>,
+    /// `tls`.
+    pub tls: Option<TlsSettings>,
     /// `portLevelSettings`: each replaces all blocks for its port.
     pub port_level: Vec<PortPolicy>,
+}
+
+/// `tls`, as written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsSettings {
+    /// Where it begins.
+    pub at: Place,
+    /// Its path in the object.
+    pub path: String,
+    /// `mode`; `None`: DISABLE.
+    pub mode: Option<ClientMode>,
+    /// `clientCertificate` and `privateKey`.
+    pub files: Option<(String, String)>,
+    /// `caCertificates`.
+    pub ca_file: Option<String>,
+    /// `caCrl`.
+    pub crl_file: Option<String>,
+    /// `credentialName`.
+    pub credential: Option<At<String>>,
+    /// `subjectAltNames`.
+    pub names: Vec<String>,
+    /// `sni`.
+    pub sni: Option<String>,
+    /// `insecureSkipVerify`.
+    pub insecure: bool,
 }
 
 /// `trafficPolicy.portLevelSettings[]`.

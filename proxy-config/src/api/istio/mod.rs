@@ -11,7 +11,7 @@ pub(crate) mod virtual_service;
 mod wire;
 
 pub use destination_rule::{
-    ConnectionPool, DestinationRule, OutlierDetection, PortPolicy, Subset, TrafficPolicy,
+    ConnectionPool, DestinationRule, OutlierDetection, PortPolicy, Subset, TlsSettings, TrafficPolicy,
 };
 pub use gateway::{Gateway, Server, ServerProtocol, ServerTls, TlsMode};
 pub use security::{

@@ -22,6 +22,8 @@ pub struct ServiceEntry {
     pub external: Option<bool>,
     /// `spec.resolution`.
     pub resolution: At<Resolution>,
+    /// `spec.subjectAltNames`.
+    pub names: Vec<At<String>>,
     /// `spec.endpoints`.
     pub endpoints: Vec<WorkloadAddress>,
     /// `spec.workloadSelector.labels`: endpoints are the Pods that carry them.
@@ -67,6 +69,8 @@ pub struct WorkloadAddress {
     pub ports: Vec<(String, u16)>,
     /// `labels`.
     pub labels: Vec<(String, String)>,
+    /// `serviceAccount`.
+    pub service_account: Option<String>,
     /// `weight`; `None`: 1.
     pub weight: Option<u32>,
 }

@@ -166,7 +166,10 @@ pub(crate) fn pod(root: &Cursor<'_>, meta: Meta) -> Pod {
         condition.field("type").text() == Some("Ready") && condition.field("status").text() == Some("False")
     };
     let ready = !status.field("conditions").items().any(not_ready);
-    Pod { meta, ip, ready, ports: container_ports(&root.field("spec")) }
+    let spec = root.field("spec");
+    let account = spec.field("serviceAccountName").string().filter(|name| !name.is_empty());
+    let service_account = account.unwrap_or_else(|| "default".to_owned());
+    Pod { meta, ip, ready, ports: container_ports(&spec), service_account }
 }
 
 pub(crate) fn workload(root: &Cursor<'_>, meta: Meta) -> Workload {

@@ -9,6 +9,8 @@ pub struct Pod {
     pub meta: Meta,
     /// `status.podIP`, or the first of `status.podIPs`.
     pub ip: Option<String>,
+    /// `spec.serviceAccountName`, `default` where it is not written.
+    pub service_account: String,
     /// Unless the condition `Ready` of its status says otherwise.
     pub ready: bool,
     /// `spec.containers[].ports[]`.

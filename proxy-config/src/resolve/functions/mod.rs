@@ -282,7 +282,7 @@ fn alone(function: &Function<'_>, revision: &Revision) -> Service {
             namespace: function.namespace.clone(),
             labels: Vec::new(),
             names: vec![("Service", function.name.clone()), ("Service", revision.name.clone())],
-            outside: false,
+            ..Behind::default()
         },
     }
 }

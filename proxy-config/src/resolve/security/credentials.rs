@@ -138,6 +138,31 @@ impl<'a> Credentials<'a> {
         }
     }
 
+    /// What is shown to a destination (`shows`), and whom it must come from.
+    pub fn client(
+        &self,
+        name: &At<String>,
+        shows: bool,
+        credential: &mut Credential,
+        written: &Written<'_>,
+        problems: &mut Vec<Problem>,
+    ) {
+        if shows {
+            return self.pair(name, true, credential, written, problems);
+        }
+        match self.secret(name, written, problems) {
+            Ok(secret) => self.authorities(name, secret, credential, &written.meta.object.namespace),
+            Err(why) => credential.missing = Some(why),
+        }
+        // Without the authorities that were asked for, others are not believed instead.
+        if credential.roots.is_none() && credential.missing.is_none() {
+            let why = format!("Secret {} has no ca.crt (or cacert)", name.value);
+            let path = format!("{}.credentialName", written.path);
+            problems.push(written.meta.problem(Level::Error, "IST0161", path, name.at, why.clone()));
+            credential.missing = Some(why);
+        }
+    }
+
     fn authorities(&self, name: &At<String>, secret: &Secret, credential: &mut Credential, namespace: &str) {
         let beside = self.find(&format!("{}-cacert", name.value), namespace);
         let all = || beside.into_iter().chain([secret]);

@@ -9,7 +9,7 @@ mod gateways;
 mod providers;
 mod workloads;
 
-pub(crate) use credentials::{Credentials, Written};
+pub(crate) use credentials::{Credentials, Written, beside};
 pub(crate) use gateways::guard_listeners;
 pub(crate) use providers::build as providers;
 pub(crate) use workloads::Guards;

@@ -1,7 +1,7 @@
 //! Guards of destinations: what the instances behind a cluster ask of their callers.
 
 use super::{Policies, Subject};
-use crate::model::Guard;
+use crate::model::{Guard, MtlsPolicy};
 use crate::resolve::registry::{self, Labels, Service, Source};
 
 /// The guards of all clusters, collected while these are made.
@@ -53,6 +53,12 @@ impl<'p, 'a> Guards<'p, 'a> {
             guard.name = cluster.to_owned();
         }
         self.add(service, guard)
+    }
+
+    /// What the workload behind a guard accepts.
+    pub fn mtls(&self, name: &str) -> Option<MtlsPolicy> {
+        let own = self.built[self.own.1..].iter().find(|guard| guard.name == name);
+        own.map(|guard| guard.mtls.clone())
     }
 
     fn of_service(&self, service: &Service) -> &[Guard] {

@@ -1,6 +1,6 @@
 //! A DestinationRule's tree to its struct, and the rules between its fields.
 
-use super::{ConnectionPool, DestinationRule, OutlierDetection, PortPolicy, Subset, TrafficPolicy};
+use super::{ConnectionPool, DestinationRule, OutlierDetection, PortPolicy, Subset, TrafficPolicy, tls};
 use crate::api::Meta;
 use crate::api::host::{self, Wildcard};
 use crate::decode::Cursor;
@@ -74,6 +74,7 @@ fn blocks(cursor: &Cursor<'_>) -> TrafficPolicy {
         load_balancer: load_balancer(&cursor.field("loadBalancer")),
         connection_pool: connection_pool(&cursor.field("connectionPool")),
         outlier_detection: outlier_detection(&cursor.field("outlierDetection")),
+        tls: tls::decode(&cursor.field("tls")),
         port_level: Vec::new(),
     }
 }

@@ -20,7 +20,7 @@ const TRAFFIC_POLICY: &[Field] = &[
     acts("loadBalancer", Object(LOAD_BALANCER)),
     acts("connectionPool", Object(CONNECTION_POOL)),
     acts("outlierDetection", Object(OUTLIER_DETECTION)),
-    inert("tls", Object(TLS), "TLS to the destination"),
+    acts("tls", Object(TLS)),
     acts("portLevelSettings", List(&Object(PORT_LEVEL))),
     inert("tunnel", Object(TUNNEL), "tunnelling"),
     inert("proxyProtocol", Object(&[acts("version", Choice(&["V1", "V2"]))]), "the PROXY protocol"),
@@ -32,7 +32,7 @@ const PORT_LEVEL: &[Field] = &[
     acts("loadBalancer", Object(LOAD_BALANCER)),
     acts("connectionPool", Object(CONNECTION_POOL)),
     acts("outlierDetection", Object(OUTLIER_DETECTION)),
-    inert("tls", Object(TLS), "TLS to the destination"),
+    acts("tls", Object(TLS)),
 ];
 
 /// `loadBalancer.simple`.

@@ -28,6 +28,7 @@ pub(crate) fn decode(root: &Cursor<'_>, meta: Meta) -> ServiceEntry {
         hosts: entry_hosts(&hosts),
         ports: ports(&spec.field("ports")),
         external: spec.field("location").text().map(|location| location == "MESH_EXTERNAL"),
+        names: spec.field("subjectAltNames").strings(),
         resolution,
         endpoints,
         workload_selector: labels.into_iter().map(|(key, value)| (key.value, value.value)).collect(),
@@ -182,6 +183,7 @@ fn endpoint(item: &Cursor<'_>, resolution: Resolution) -> Option<WorkloadAddress
         address,
         ports,
         labels: labels.into_iter().map(|(key, value)| (key.value, value.value)).collect(),
+        service_account: item.field("serviceAccount").string().filter(|name| !name.is_empty()),
         weight: item.field("weight").number(),
     })
 }

@@ -12,7 +12,7 @@ pub(crate) const SPEC: &[Field] = &[
     acts("endpoints", List(&Object(WORKLOAD))),
     acts("workloadSelector", Object(&[acts("labels", LABELS)])),
     inert("exportTo", TEXTS, "limiting visibility to namespaces"),
-    inert("subjectAltNames", TEXTS, "TLS to the destination"),
+    acts("subjectAltNames", TEXTS),
 ];
 
 const ENTRY_PORT: &[Field] =
@@ -26,5 +26,5 @@ pub(crate) const WORKLOAD: &[Field] = &[
     acts("weight", COUNT),
     inert("network", Text, "multi-network routing"),
     inert("locality", Text, "locality-aware balancing"),
-    inert("serviceAccount", Text, "the identity of an endpoint"),
+    acts("serviceAccount", Text),
 ];
