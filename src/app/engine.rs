@@ -386,6 +386,14 @@ impl Engine {
         if let Some(why) = self.parts.environment.keyring.trouble(clock::wall()) {
             return Err(why);
         }
+        let beside = self.parts.args.sidecar.is_some() && self.parts.args.certs.is_none();
+        if beside && state.loaded.as_ref().is_some_and(|loaded| asks_for_certificate(&loaded.config)) {
+            return Err(
+                "--certs names no certificate of the workload; it is reached without in mode DISABLE \
+                        alone"
+                    .to_owned(),
+            );
+        }
         if let Some(blocker) = state.loaded.as_ref().and_then(|loaded| loaded.blockers.first()) {
             return Err(format!("{blocker}; every request is refused until it is good"));
         }
@@ -412,6 +420,11 @@ fn gone(state: &State, config: &Config) -> Vec<String> {
     let stays = |name: &str, bind| config.listeners.iter().any(|l| l.name == name && l.bind == bind);
     let bound = state.listeners.iter();
     bound.filter(|(name, (bind, _))| !stays(name, *bind)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Whether callers of a workload may come with mutual TLS.
+fn asks_for_certificate(config: &Config) -> bool {
+    config.guards.iter().any(|guard| guard.mtls.mode != model::Mtls::Disable)
 }
 
 /// Whether every request will be 404.

@@ -282,7 +282,8 @@ impl Keyring {
         let mut state = self.state.lock();
         match self.mesh_terms(&mut state, trust) {
             Ok(terms) => (Inbound { mode, terms: Some(terms) }, None),
-            Err(why) => (Inbound { mode, terms: None }, Some(why)),
+            // Plaintext must not stand in for what cannot be had.
+            Err(why) => (Inbound { mode: Mtls::Strict, terms: None }, Some(why)),
         }
     }
 

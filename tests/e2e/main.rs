@@ -35,6 +35,7 @@ mod protocols;
 mod reload;
 mod retries;
 mod routing;
+mod sidecar;
 mod smoke;
 mod smuggling;
 mod thousand;

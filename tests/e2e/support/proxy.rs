@@ -51,9 +51,22 @@ pub struct Setup {
     admin: String,
     http_port: u16,
     map_ports: bool,
+    command: &'static str,
 }
 
 impl Setup {
+    /// Beside one workload, `shop/till`, instead of for all.
+    pub fn beside(mut self, app: &Origin) -> Setup {
+        self.command = "sidecar";
+        let app = app.address().to_string();
+        self.args(["--workload", "shop/till", "--labels", "app=till", "--app", &app]).args([
+            "--inbound",
+            "127.0.0.1:0",
+            "--outbound",
+            "127.0.0.1:0",
+        ])
+    }
+
     /// One more file beside the first.
     pub fn file(self, name: &str, text: &str) -> Setup {
         self.directory.write(name, text);
@@ -107,7 +120,7 @@ impl Setup {
     fn command(&self) -> Command {
         let path = self.given.as_deref().unwrap_or(self.directory.path());
         let mut command = Command::new(&self.program[0]);
-        command.args(&self.program[1..]).env("NO_COLOR", "1").arg("run").arg(path);
+        command.args(&self.program[1..]).env("NO_COLOR", "1").arg(self.command).arg(path);
         command.args(["--admin", &self.admin, "--mesh", "127.0.0.1:0"]);
         command.args(["--http-port", &self.http_port.to_string()]);
         if self.map_ports {
@@ -162,6 +175,7 @@ impl Proxy {
             admin: "127.0.0.1:0".to_owned(),
             http_port: 0,
             map_ports: true,
+            command: "run",
         }
     }
 
