@@ -101,7 +101,8 @@ pub fn load(files: &[File], options: &Options, previous: Option<&Loaded>) -> Loa
     let Reading { mut problems, quarantined, suspects, mut lost, .. } = reading;
     let input = Input::new(&objects, &suspects);
     let resolved = resolve::resolve(&input, mesh_file.as_deref(), options, &mut problems);
-    lint::check(&input, &resolved.registry, &mut problems);
+    let root = resolved.config.mesh.root_namespace.clone();
+    lint::check(&input, &resolved.registry, &root, &mut problems);
     let mut config = resolved.config;
     let quarantined = quarantined.into_iter().collect();
     let mut blockers = Vec::new();

@@ -5,15 +5,17 @@
 
 mod destinations;
 mod rules;
+mod security;
 mod services;
 
 use crate::report::Problem;
 use crate::resolve::Input;
 use crate::resolve::registry::Registry;
 
-/// Runs every lint.
-pub(crate) fn check(input: &Input<'_>, registry: &Registry, problems: &mut Vec<Problem>) {
+/// Runs every lint. `root`: the namespace that holds for the whole mesh.
+pub(crate) fn check(input: &Input<'_>, registry: &Registry, root: &str, problems: &mut Vec<Problem>) {
     rules::check(input, registry, problems);
     destinations::check(input, registry, problems);
     services::check(input, registry, problems);
+    security::check(input, registry, root, problems);
 }

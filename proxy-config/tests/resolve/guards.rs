@@ -288,3 +288,62 @@ data:
     let errors: Vec<String> = findings(&loaded).into_iter().filter(|f| f.contains("IST0101")).collect();
     assert_eq!(errors.len(), 2, "{errors:?}");
 }
+
+/// Policies as articles have them, about names of our own.
+#[test]
+fn policies_of_articles_are_taken_as_they_are_written_and_what_is_odd_is_said() {
+    let check = |text: &str, expected: &[&str]| {
+        let loaded = load(&[text.to_owned()]);
+        let mut codes: Vec<&str> = loaded.report.shown().map(|problem| problem.code).collect();
+        codes.dedup();
+        assert_eq!(codes, expected, "{text} {}", loaded.report.text());
+        loaded
+    };
+    // Of the whole namespace; of a workload by a name that Knative gives nobody.
+    let strict = check(&policy("PeerAuthentication", "shop", "default", "{mtls: {mode: STRICT}}"), &[]);
+    assert_eq!(asked(&strict, |guard| guard.mtls.mode == Mtls::Strict), "TSB");
+    let off = "{selector: {matchLabels: {app: till}}, mtls: {mode: DISABLE}}";
+    check(&policy("PeerAuthentication", "shop", "off", off), &["IST0127"]);
+    // Two rules where one was meant: anybody may pay.
+    let pay = "
+  selector: {matchLabels: {app: bills}}
+  action: ALLOW
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/shop/sa/payer]}}]
+  - to: [{operation: {methods: [POST], paths: [/pay]}}]";
+    let loaded = check(&policy("AuthorizationPolicy", "shop", "pay", pay), &["SC020"]);
+    let guard = guard_of(&loaded, "outbound|80||bills.example.com").expect("a guard");
+    assert_eq!(guard.policies[0].rules.len(), 2);
+    assert!(guard.policies[0].rules[1].from.is_empty());
+    // A claim that no token can have, as none is verified; and with somebody who verifies.
+    let claims = "
+  selector: {matchLabels: {app: stock}}
+  rules:
+  - from: [{source: {requestPrincipals: ['*']}}]
+    when: [{key: 'request.auth.claims[iss]', values: ['https://id.example.com']}]";
+    let claims = policy("AuthorizationPolicy", "shop", "claims", claims);
+    check(&claims, &["SC021"]);
+    let verify = |app: &str| {
+        let spec = format!(
+            "{{selector: {{matchLabels: {{app: {app}}}}}, jwtRules: [{{issuer: 'https://id.example.com', jwksUri: \
+             'https://id.example.com/keys'}}]}}"
+        );
+        policy("RequestAuthentication", "shop", "verify", &spec)
+    };
+    let both = check(&(claims.clone() + &verify("stock")), &[]);
+    assert_eq!(asked(&both, |guard| guard.jwt.len() == 1 && guard.policies.len() == 1), "S");
+    check(&(claims + &verify("bills")), &["SC021"]);
+    // The gateway, looked for where it is not.
+    let gateway = "{rules: [{from: [{source: {principals: \
+                   [cluster.local/ns/shop/sa/istio-ingressgateway-service-account]}}]}]}";
+    let loaded = check(&policy("AuthorizationPolicy", "shop", "front", gateway), &["SC022"]);
+    assert!(loaded.report.text().contains("/ns/istio-system/sa/"), "{}", loaded.report.text());
+    // Two whole rules, by namespace.
+    let by_namespace = "
+  selector: {matchLabels: {tier: front}}
+  rules:
+  - {from: [{source: {namespaces: [web]}}], to: [{operation: {methods: [POST], paths: [/orders]}}]}
+  - {from: [{source: {namespaces: [back]}}], to: [{operation: {methods: [GET, PUT], paths: ['/orders/*']}}]}";
+    let loaded = check(&policy("AuthorizationPolicy", "shop", "rbac", by_namespace), &[]);
+    assert_eq!(asked(&loaded, |guard| guard.policies.len() == 1), "T");
+}
