@@ -15,9 +15,11 @@ mod process;
 mod relay;
 mod report;
 mod rounds;
+mod tls;
 mod upstream;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -59,6 +61,10 @@ struct Args {
     #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_pilotlight"))]
     pilotlight: String,
 
+    /// Put mutual TLS on both sides of pilotlight; the others stay in plaintext
+    #[arg(long)]
+    mtls: bool,
+
     /// Exit with 1 when a bar is missed
     #[arg(long)]
     enforce: bool,
@@ -69,7 +75,7 @@ struct Args {
 }
 
 /// What the rig runs in processes of its own.
-#[derive(Subcommand, Debug, Clone, Copy)]
+#[derive(Subcommand, Debug, Clone)]
 enum Part {
     /// Answers every request with the same small body
     Upstream,
@@ -77,6 +83,10 @@ enum Part {
     Relay { to: SocketAddr },
     /// Forwards HTTP/1.1 and does nothing else
     Minimal { to: SocketAddr },
+    /// Encrypts what it carries
+    Wrap { to: SocketAddr, certificates: PathBuf },
+    /// Opens what it carries
+    Unwrap { to: SocketAddr, certificates: PathBuf },
 }
 
 /// What is compared.
@@ -143,10 +153,12 @@ impl Scale {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let outcome = match args.part {
+    let outcome = match &args.part {
         Some(Part::Upstream) => upstream::serve(),
-        Some(Part::Relay { to }) => relay::serve(to),
-        Some(Part::Minimal { to }) => minimal::serve(to),
+        Some(Part::Relay { to }) => relay::serve(*to),
+        Some(Part::Minimal { to }) => minimal::serve(*to),
+        Some(Part::Wrap { to, certificates }) => tls::wrap(*to, certificates),
+        Some(Part::Unwrap { to, certificates }) => tls::unwrap(*to, certificates),
         None => return compare(&args),
     };
     match outcome {

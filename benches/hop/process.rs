@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::{Args, Proxy, load};
+use crate::{Args, Proxy, load, tls};
 
 /// How long a process may take until it serves, also under valgrind.
 const START: Duration = Duration::from_secs(60);
@@ -91,6 +91,8 @@ pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
     scratch: Scratch,
+    /// What stands around it: the part that encrypts and the part that opens.
+    around: Vec<Running>,
 }
 
 impl Running {
@@ -122,7 +124,7 @@ impl Running {
             }
         };
         let mut running = if proxy == Proxy::Pilotlight {
-            Running::pilotlight(&mut command, scratch, upstream)
+            Running::pilotlight(&mut command, scratch, upstream, args.mtls)
         } else {
             command.arg(proxy.name()).arg(upstream.to_string());
             Running::part(&mut command, scratch, Place::Measured)
@@ -146,15 +148,41 @@ impl Running {
     }
 
     /// `pilotlight run` on a directory that says the least: a Gateway, a route, an upstream.
-    fn pilotlight(command: &mut Command, scratch: Scratch, upstream: SocketAddr) -> io::Result<Running> {
+    fn pilotlight(
+        command: &mut Command,
+        scratch: Scratch,
+        upstream: SocketAddr,
+        mtls: bool,
+    ) -> io::Result<Running> {
+        let certificates = scratch.path().join("certificates");
+        let mut around = Vec::new();
+        if mtls {
+            tls::issue(&certificates)?;
+            around.push(Running::carrier("unwrap", upstream, &certificates)?);
+        }
+        let upstream = around.first().map_or(upstream, |opens| opens.address);
         // Between this and the bind somebody else could take it; the start then fails and says so.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        fs::write(scratch.path().join("hop.yaml"), configuration(port, upstream))?;
+        let certificates = mtls.then_some(certificates);
+        fs::write(scratch.path().join("hop.yaml"), configuration(port, upstream, certificates.as_deref()))?;
         command.arg("run").arg(scratch.path()).args(["--workers", "1", "--access-log", "off"]);
         command.args(["--admin", "127.0.0.1:0", "--mesh", "127.0.0.1:0", "--bind", "127.0.0.1"]);
         let mut running = Running::spawn(command.stdout(Stdio::null()), scratch, Place::Measured)?;
         running.address = SocketAddr::from(([127, 0, 0, 1], port));
+        if let Some(certificates) = certificates {
+            let wrap = Running::carrier("wrap", running.address, &certificates)?;
+            running.address = wrap.address;
+            around.push(wrap);
+        }
+        running.around = around;
         Ok(running)
+    }
+
+    /// A part that carries bytes beside what is measured.
+    fn carrier(part: &str, to: SocketAddr, certificates: &Path) -> io::Result<Running> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(part).arg(to.to_string()).arg(certificates);
+        Running::part(&mut command, Scratch::new()?, Place::Beside)
     }
 
     fn spawn(command: &mut Command, scratch: Scratch, place: Place) -> io::Result<Running> {
@@ -165,7 +193,7 @@ impl Running {
         let child = child.map_err(|error| {
             io::Error::new(error.kind(), format!("{}: {error}", command.get_program().display()))
         })?;
-        Ok(Running { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), scratch })
+        Ok(Running { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), scratch, around: Vec::new() })
     }
 
     /// An error with the last words of the process.
@@ -218,7 +246,19 @@ impl Drop for Running {
     }
 }
 
-fn configuration(port: u16, upstream: SocketAddr) -> String {
+fn configuration(port: u16, upstream: SocketAddr, certificates: Option<&Path>) -> String {
+    let (mut server, mut rule) = ("protocol: HTTP}".to_owned(), String::new());
+    if let Some(home) = certificates.map(Path::display) {
+        server = format!(
+            "protocol: HTTPS}}\n    tls: {{mode: MUTUAL, serverCertificate: {home}/tls.crt, privateKey: {home}/tls.key, \
+             caCertificates: {home}/ca.crt}}"
+        );
+        rule = format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: hop}}\nspec:\n  host: \
+             upstream.test\n  trafficPolicy:\n    tls: {{mode: MUTUAL, clientCertificate: {home}/tls.crt, privateKey: \
+             {home}/tls.key, caCertificates: {home}/ca.crt, sni: hop.test}}\n"
+        );
+    }
     format!(
         "apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -226,7 +266,7 @@ metadata: {{name: hop}}
 spec:
   selector: {{istio: ingressgateway}}
   servers:
-  - port: {{number: {port}, name: http, protocol: HTTP}}
+  - port: {{number: {port}, name: http, {server}
     hosts: [\"*\"]
 ---
 apiVersion: networking.istio.io/v1
@@ -253,7 +293,7 @@ spec:
   endpoints:
   - address: {}
     ports: {{http: {}}}
-",
+{rule}",
         upstream.ip(),
         upstream.port()
     )
