@@ -320,3 +320,118 @@ mod park {
         });
     }
 }
+
+/// Whether a request may pass.
+mod guarding {
+    use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+    use pilotlight::auth::jwt::Cache;
+    use pilotlight::auth::{self, Facts, Guard, Identity, KeyRing, Trust};
+    use proxy_config::model::{
+        self, AuthorizationPolicy, JwtKeys, JwtRule, ObjectRef, PolicyAction, PolicyOperation, PolicyRule,
+        PolicySource, Values,
+    };
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn any(value: &str) -> Values {
+        Values { any: vec![value.to_owned()], none: Vec::new() }
+    }
+
+    /// One policy of ten rules of which only the last holds; tokens signed with a secret.
+    fn guard() -> Guard {
+        let rule = |nth: u32| PolicyRule {
+            from: vec![PolicySource {
+                principals: any(&format!("cluster.local/ns/shop/sa/caller-{nth}")),
+                ..PolicySource::default()
+            }],
+            to: vec![PolicyOperation {
+                methods: any("GET"),
+                paths: any(if nth == 9 { "/api/orders/*" } else { "/api/others/*" }),
+                ..PolicyOperation::default()
+            }],
+            when: Vec::new(),
+        };
+        let policy = AuthorizationPolicy {
+            origin: ObjectRef::default(),
+            action: PolicyAction::Allow,
+            dry_run: false,
+            rules: (0..10).map(rule).collect(),
+        };
+        let jwks = format!(r#"{{"keys":[{{"kty":"oct","k":"{}"}}]}}"#, BASE64.encode("secret"));
+        let tokens = JwtRule {
+            origin: ObjectRef::default(),
+            issuer: "https://accounts.example.com".into(),
+            audiences: Vec::new(),
+            keys: JwtKeys::Inline(jwks),
+            headers: Vec::new(),
+            params: Vec::new(),
+            cookies: Vec::new(),
+            forward: false,
+            payload_header: None,
+            claim_headers: Vec::new(),
+            space_delimited: Vec::new(),
+            timeout: std::time::Duration::from_secs(5),
+        };
+        let wanted = model::Guard {
+            name: "shop".into(),
+            namespace: "shop".into(),
+            jwt: vec![tokens],
+            policies: vec![policy],
+            ..model::Guard::default()
+        };
+        let trust = Trust { domain: "cluster.local".into(), aliases: Vec::new() };
+        auth::compile(&wanted, &trust, &KeyRing::default(), &mut Vec::new())
+    }
+
+    fn bearer() -> HeaderMap {
+        let claims = format!(
+            r#"{{"iss":"https://accounts.example.com","sub":"ann","exp":{},"groups":["a","b"],"email":"ann@example.com"}}"#,
+            NOW + 60
+        );
+        let text = format!("{}.{}", BASE64.encode(r#"{"alg":"HS256"}"#), BASE64.encode(claims));
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"secret");
+        let signature = BASE64.encode(aws_lc_rs::hmac::sign(&key, text.as_bytes()).as_ref());
+        let mut headers = fields();
+        let value = format!("Bearer {text}.{signature}");
+        headers.insert("authorization", HeaderValue::try_from(value).expect("a token is text"));
+        headers
+    }
+
+    #[divan::bench]
+    fn ten_rules(bencher: Bencher) {
+        let (guard, headers) = (guard(), fields());
+        bencher.bench_local(|| {
+            let facts = Facts {
+                peer: Identity::parse(black_box("cluster.local/ns/shop/sa/caller-9")),
+                source: IpAddr::from([10, 0, 0, 1]),
+                client: IpAddr::from([10, 0, 0, 1]),
+                method: "GET",
+                path: black_box("/api/orders/4711"),
+                target: "/api/orders/4711",
+                scheme: "http",
+                host: "shop.example.com",
+                headers: &headers,
+                destination: SocketAddr::from(([10, 0, 0, 2], 8080)),
+                sni: "",
+                claims: None,
+            };
+            assert!(guard.authorize(&facts, |_| ()).is_ok());
+        });
+    }
+
+    #[divan::bench(args = [true, false])]
+    fn token(bencher: Bencher, remembered: bool) {
+        let (guard, headers) = (guard(), bearer());
+        let jwt = guard.jwt.as_ref().expect("the guard has a rule");
+        let mut cache = Cache::default();
+        bencher.bench_local(|| {
+            if !remembered {
+                cache = Cache::default();
+            }
+            let accepted = jwt.verify(black_box(&headers), None, NOW, &mut cache);
+            assert!(accepted.is_ok_and(|accepted| accepted.is_some()));
+        });
+    }
+}

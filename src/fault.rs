@@ -165,6 +165,8 @@ faults! {
     Forbidden: Downstream, Auth, 403, 7, Never, "", "rbac_access_denied_matched_policy[none]", "RBAC: access denied";
     /// A security object for its destination has errors and was never good, so that everything is refused.
     PolicyUnusable: Operator, Auth, 403, 7, Never, "", "rbac_access_denied_matched_policy[none]", "RBAC: access denied";
+    /// The provider of a CUSTOM policy is to see the whole body, which is larger than it may be.
+    BodyTooLarge: Downstream, Auth, 413, 8, Never, "", "request_payload_too_large", "Payload Too Large";
     /// The provider of a CUSTOM policy refuses it.
     ProviderDenied: Downstream, Auth, 403, 7, Never, "UAEX", "ext_authz_denied", "";
     /// The provider of a CUSTOM policy cannot be asked, or answers nonsense.

@@ -144,6 +144,11 @@ impl Engine {
             quarantined: loaded.quarantined.clone(),
         };
         reload.log(state.last.as_ref());
+        let mut told = serde_json::Map::new();
+        told.insert("generation".to_owned(), reload.generation.into());
+        told.insert("refused".to_owned(), reload.refused.clone().into());
+        told.insert("quarantined".to_owned(), reload.quarantined.len().into());
+        self.parts.environment.telemetry.audit.tell("reload", told);
         state.last = Some(reload);
         if refused.is_none() {
             state.loaded = Some(loaded);

@@ -13,6 +13,7 @@ use crate::cli::run::RunArgs;
 use crate::cluster::Registry;
 use crate::control::admin::{self, Admin, Face};
 use crate::control::discover::{self, Discover};
+use crate::control::jwks;
 use crate::control::log::Log;
 use crate::control::memory::Memory;
 use crate::control::process;
@@ -24,10 +25,12 @@ use crate::driver::process::{Processes, Settings};
 use crate::limit::{Ceiling, Pressure};
 use crate::snapshot::{Environment, Published};
 use crate::telemetry::Telemetry;
+use crate::telemetry::access_log::Target;
 use crate::tls::Keyring;
 use crate::upstream::Reclaim;
 use crate::worker::{Make, Patience, Worker};
 use engine::{Engine, Parts};
+use futures_util::future::join;
 use parking_lot::Mutex;
 use source::Told;
 use std::net::TcpListener;
@@ -84,7 +87,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let first = engine::first_load(&args);
     let workers = worker_count(&args, first.config.mesh.concurrency);
     let drain = Drain::new(Timing { delay: args.drain_delay, timeout: args.drain_timeout });
-    let telemetry = Telemetry::new(workers);
+    let telemetry = telemetry(workers, &args.audit_log)?;
     let bell = Arc::new(Bell::new());
     let held = usize::try_from(args.max_held_bytes).unwrap_or(usize::MAX);
     let room = Arc::new(Room::new(args.max_held as usize, held));
@@ -104,6 +107,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
             keyring: keyring.clone(),
             numbers: Mutex::default(),
             keys: keys.clone(),
+            simulate: args.bind.is_loopback(),
         },
         orders: running.iter().map(Worker::orders).collect(),
         began,
@@ -128,7 +132,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     if let Some(socket) = stats_socket {
         tokio::spawn(admin::serve(Face::Stats, socket, admin));
     }
-    tokio::spawn(sweep(engine.clone()));
+    tokio::spawn(join(sweep(engine.clone()), jwks::run(keys, telemetry.clone())));
     let left = {
         tokio::select! {
             left = drain.conduct() => left,
@@ -146,6 +150,20 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
         tracing::warn!(left, "requests were given up at --drain-timeout");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// All metrics and logs; the audit stream goes to `audit`.
+fn telemetry(workers: usize, audit: &str) -> Result<Arc<Telemetry>, String> {
+    let telemetry = Telemetry::new(workers);
+    let target = match audit {
+        "off" => return Ok(telemetry),
+        "stdout" => Target::Stdout,
+        path => Target::from(path),
+    };
+    telemetry.audit_to(target).map_err(|error| {
+        format!("--audit-log {audit}: {error}; name a file that can be written, `stdout` or `off`")
+    })?;
+    Ok(telemetry)
 }
 
 fn start_workers(

@@ -68,4 +68,10 @@ impl Source for Told {
     fn functions(&self) -> Value {
         self.scaler.functions()
     }
+
+    fn acted(&self, page: &str) {
+        let mut told = serde_json::Map::new();
+        told.insert("page".to_owned(), page.into());
+        self.telemetry.audit.tell("admin", told);
+    }
 }

@@ -9,6 +9,7 @@ mod compile;
 mod facts;
 mod guard;
 pub mod jwt;
+mod provider;
 mod rule;
 mod text;
 
@@ -16,3 +17,4 @@ pub use compile::{Trust, compile};
 pub use facts::{Facts, Identity};
 pub use guard::{Denied, Event, Guard, Id};
 pub use jwt::KeyRing;
+pub use provider::Provider;

@@ -189,6 +189,17 @@ pub struct RunArgs {
     )]
     pub access_log: Option<AccessLog>,
 
+    /// Refusals, matches of AUDIT policies, reloads and admin changes, a JSON object a line: a file, stdout, or off
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "PILOTLIGHT_AUDIT_LOG",
+        default_value = "off",
+        help_heading = "Process",
+        hide_env_values = true
+    )]
+    pub audit_log: String,
+
     /// After SIGTERM, keep accepting this long while /ready already fails
     #[arg(long, value_name = "DURATION", env = "PILOTLIGHT_DRAIN_DELAY", default_value = "0s",
           value_parser = values::duration, help_heading = "Process", hide_env_values = true)]

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod discover;
+pub mod jwks;
 pub mod log;
 pub mod memory;
 pub mod process;

@@ -69,6 +69,11 @@ impl Reply {
 /// The last touch: what the record keeps of the head, and the end of the connection where one is due.
 fn finish(status: StatusCode, headers: &mut HeaderMap, closing: &mut Closing) {
     closing.record.status = status.as_u16();
+    if let Some(besides) = closing.besides.take() {
+        for (name, value) in besides.iter() {
+            headers.append(name, value.clone());
+        }
+    }
     if closing.record.grpc && closing.record.grpc_status.is_none() {
         closing.record.grpc_status = grpc::status(headers);
     }

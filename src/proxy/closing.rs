@@ -9,7 +9,7 @@ use crate::record::Record;
 use crate::snapshot::{Snapshot, Target};
 use crate::telemetry::{Observation, Series};
 use crate::upstream::Source;
-use http::{Request, request};
+use http::{HeaderMap, Request, request};
 use hyper::body::Incoming;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -36,6 +36,8 @@ pub struct Closing {
     pub(super) original: Option<Box<HeadCopy>>,
     /// The client asked for 204 in place of a timeout's 504.
     pub timeout_is_204: bool,
+    /// Fields that the client gets besides the answer's own.
+    pub besides: Option<Box<HeaderMap>>,
     /// Where it is counted if it never has a target.
     nowhere: Option<Arc<Series>>,
     /// The request's body, for its size.
@@ -68,6 +70,7 @@ impl Closing {
             target: None,
             original: None,
             timeout_is_204: false,
+            besides: None,
             nowhere: None,
             source: None,
             connection,

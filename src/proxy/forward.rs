@@ -220,6 +220,15 @@ fn head<'a>(connection: &Connection, parts: &'a request::Parts, authority: Autho
     }
 }
 
+/// From now on the request's body can be read more than once.
+pub(super) fn take_body(connection: &Connection, closing: &mut Closing) {
+    let Some(incoming) = closing.incoming.take().filter(|incoming| !incoming.is_end_stream()) else { return };
+    let one_message = closing.record.protocol != Protocol::Http2 || incoming.size_hint().exact().is_some();
+    let bounded = one_message && !closing.record.grpc;
+    let uploads = bounded.then(|| connection.local.uploads.clone());
+    closing.source = Some(Source::new(incoming, true, uploads, connection.flow.parts.clone()));
+}
+
 /// Sends a request to `target` on the terms of `forwarding`.
 async fn forward(
     connection: &Rc<Connection>,
@@ -234,14 +243,7 @@ async fn forward(
         let reason = format_args!("no cluster {}: `pilotlight check` names the reference", target.cluster);
         return Err(Fault::because(Kind::NoCluster, reason));
     };
-    let incoming = closing.incoming.take().filter(|incoming| !incoming.is_end_stream());
-    if let Some(incoming) = incoming {
-        let one_message =
-            closing.record.protocol != Protocol::Http2 || incoming.size_hint().exact().is_some();
-        let bounded = one_message && !closing.record.grpc;
-        let uploads = bounded.then(|| connection.local.uploads.clone());
-        closing.source = Some(Source::new(incoming, true, uploads, connection.flow.parts.clone()));
-    }
+    take_body(connection, closing);
     if hold::may_wait(destination) && closing.parts.extensions.get::<OnUpgrade>().is_none() {
         closing.original = Some(Box::new(HeadCopy::of(&closing.parts)));
     }

@@ -5,6 +5,7 @@
 
 use super::Connection;
 use super::closing::Closing;
+use super::custom;
 use crate::auth::jwt::{Accepted, Jwt, Mistake};
 use crate::auth::{Denied, Event, Facts, Guard, Identity};
 use crate::clock;
@@ -15,8 +16,12 @@ use crate::snapshot::Snapshot;
 use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderName, HeaderValue, request};
+use serde_json::{Map, Value};
+use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Of the path in a realm.
 const REALM_PATH: usize = 256;
@@ -31,7 +36,57 @@ pub(super) async fn pass(
     workload: SocketAddr,
     closing: &mut Closing,
 ) -> Result<(), Fault> {
+    let verdict = judge(connection, guard, workload, closing).await;
+    if let (Err(fault), Some(sink)) = (&verdict, connection.local.telemetry.audit.sink()) {
+        let mut said = said(connection, closing);
+        let row = fault.kind.row();
+        let details = fault.told.as_ref().map(|told| &*told.details).filter(|details| !details.is_empty());
+        said.insert("fault".to_owned(), fault.kind.name().into());
+        said.insert("details".to_owned(), details.unwrap_or(row.details).into());
+        let status = if fault.advice.status == 0 { row.status } else { fault.advice.status };
+        said.insert("status".to_owned(), status.into());
+        if let Some(reason) = &fault.reason {
+            said.insert("reason".to_owned(), (**reason).into());
+        }
+        connection.local.audit.audit(sink, "denied", said);
+    }
+    verdict
+}
+
+/// What the audit stream says about an exchange: nothing that a token or a query could be in.
+fn said(connection: &Connection, closing: &Closing) -> Map<String, Value> {
+    let parts = &closing.parts;
+    let mut said = Map::new();
+    let mut say = |name: &str, value: &str| drop(said.insert(name.to_owned(), value.into()));
+    say("method", parts.method.as_str());
+    say("path", parts.uri.path());
+    say("authority", Authority::of(parts).map_or("", |authority| authority.text));
+    say("source", &connection.remote.to_string());
+    say("destination", closing.record.cluster.as_deref().unwrap_or_default());
+    if let Some(principal) = principal(connection, &closing.snapshot) {
+        say("principal", principal);
+    }
+    if let Some(id) = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
+        say("request_id", id);
+    }
+    said
+}
+
+/// The verdict, in Istio's order: other providers, tokens, policies.
+async fn judge(
+    connection: &Connection,
+    guard: &Guard,
+    workload: SocketAddr,
+    closing: &mut Closing,
+) -> Result<(), Fault> {
+    if let Some(denied) = guard.broken() {
+        return Err(refused(denied));
+    }
+    if guard.asks_others() {
+        Box::pin(consult(connection, guard, workload, closing)).await?;
+    }
     let metrics = &connection.local.telemetry.metrics.auth;
+    let audit = &connection.local.telemetry.audit;
     let accepted = match &guard.jwt {
         Some(jwt) => authenticate(connection, jwt, closing)?,
         None => None,
@@ -39,12 +94,38 @@ pub(super) async fn pass(
     let principal = principal(connection, &closing.snapshot);
     let facts = facts(connection, &closing.parts, workload, principal, accepted.as_ref())?;
     guard
-        .authorize(&facts, |event| match event {
-            Event::Audited(_) => drop(metrics.audited.inc()),
-            Event::WouldDeny(_) => drop(metrics.would_deny.inc()),
-            Event::WouldAllow(_) => drop(metrics.would_allow.inc()),
+        .authorize(&facts, |event| {
+            let (counter, word, id) = match event {
+                Event::Audited(id) => (&metrics.audited, "audited", id),
+                Event::WouldDeny(id) => (&metrics.would_deny, "would_deny", id),
+                Event::WouldAllow(id) => (&metrics.would_allow, "would_allow", id),
+            };
+            counter.inc();
+            if let (Some(sink), false) = (audit.sink(), word == "would_allow") {
+                let mut said = said(connection, closing);
+                said.insert("policy".to_owned(), (*id.policy).into());
+                connection.local.audit.audit(sink, word, said);
+            }
         })
         .map_err(refused)
+}
+
+/// Asks the providers whose policies match; tokens are not looked at yet.
+async fn consult(
+    connection: &Connection,
+    guard: &Guard,
+    workload: SocketAddr,
+    closing: &mut Closing,
+) -> Result<(), Fault> {
+    let asked: SmallVec<[Arc<str>; 1]> = {
+        let principal = principal(connection, &closing.snapshot);
+        let facts = facts(connection, &closing.parts, workload, principal, None)?;
+        guard.providers(&facts).map(|(provider, _)| provider.clone()).collect()
+    };
+    for provider in &asked {
+        custom::ask(connection, provider, closing).await?;
+    }
+    Ok(())
 }
 
 /// Looks at the tokens, and passes on of them what is to be passed on.

@@ -10,6 +10,7 @@ mod attempt;
 mod body;
 mod closing;
 mod copy;
+mod custom;
 mod deadline;
 mod departure;
 mod forward;
@@ -93,6 +94,8 @@ pub struct Local {
     pub max_exchanges: usize,
     /// Whether memory is short.
     pub pressure: Arc<Pressure>,
+    /// This worker's lines of the audit stream.
+    pub audit: telemetry::Worker,
     /// Tokens that were verified.
     pub tokens: RefCell<Cache>,
 }

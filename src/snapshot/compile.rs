@@ -36,6 +36,8 @@ pub struct Environment {
     pub numbers: Mutex<HashMap<String, usize>>,
     /// Keys of tokens that are fetched.
     pub keys: Arc<KeyRing>,
+    /// Requests at gateways count as the gateway's own where no certificate says who asks (`run` on this host).
+    pub simulate: bool,
 }
 
 /// A snapshot, and what of it could not be made.
@@ -82,6 +84,8 @@ pub fn compile(
     let mut compiler = Compiler {
         environment,
         guards,
+        simulated: (environment.simulate && config.workload.is_none())
+            .then(|| gateway_principal(&config.mesh)),
         secure: Secure::begin(&environment.keyring, config),
         clusters: HashMap::new(),
         destinations: HashMap::new(),
@@ -99,8 +103,10 @@ pub fn compile(
         listeners[number] = Some(Arc::new(compiler.listener(listener)));
     }
     let half_close = config.revisions.iter().any(|r| r.holding.half_close);
+    let providers = super::guards::providers(config, &mut compiler.problems);
     let snapshot = Snapshot {
         generation,
+        providers,
         half_close,
         listeners,
         access_log,
@@ -114,6 +120,8 @@ pub fn compile(
 struct Compiler<'a> {
     environment: &'a Environment,
     guards: Guards,
+    /// Who a gateway is taken for.
+    simulated: Option<Arc<str>>,
     secure: Secure<'a>,
     clusters: HashMap<Arc<str>, &'a model::Cluster>,
     destinations: HashMap<Arc<str>, Arc<Destination>>,
@@ -195,7 +203,7 @@ impl<'a> Compiler<'a> {
             black_hole: self.nowhere(direction, "BlackHoleCluster"),
             passthrough: self.nowhere(direction, "PassthroughCluster"),
             guard: self.guards.get(wanted.guard.as_deref(), &mut self.problems),
-            simulated: None,
+            simulated: self.simulated.clone().filter(|_| direction == Direction::Gateway),
         }
     }
 
@@ -340,6 +348,12 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// Istio's own gateway.
+fn gateway_principal(mesh: &model::Mesh) -> Arc<str> {
+    let (domain, namespace) = (&mesh.trust_domain, &mesh.root_namespace);
+    format!("{domain}/ns/{namespace}/sa/istio-ingressgateway-service-account").into()
+}
+
 /// Where a cluster's endpoints listen: the first of them for all, as they differ in their addresses alone.
 /// Instances of functions are told their ports; policies mean the one that Knative documents.
 fn workload(cluster: &model::Cluster) -> SocketAddr {
@@ -410,6 +424,7 @@ mod tests {
             keyring: Arc::default(),
             numbers: Mutex::default(),
             keys: Arc::default(),
+            simulate: false,
         };
         let compiled = compile(&config, 1, None, &environment);
         assert_eq!(compiled.problems.len(), problems, "{:?}", compiled.problems);

@@ -2,10 +2,16 @@
 //!
 //! A guard that is named and not there refuses everything: whoever names one means to be guarded.
 
-use crate::auth::{self, Guard, KeyRing, Trust};
+use crate::auth::{self, Guard, KeyRing, Provider, Trust};
 use proxy_config::model;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// The providers of one configuration.
+pub(super) fn providers(config: &model::Config, problems: &mut Vec<String>) -> HashMap<Arc<str>, Provider> {
+    let all = config.ext_authz.iter().map(|wanted| Provider::compile(wanted, problems));
+    all.map(|provider| (provider.name.clone(), provider)).collect()
+}
 
 /// All of one configuration.
 pub(super) struct Guards(HashMap<String, Arc<Guard>>);

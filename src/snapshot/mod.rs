@@ -13,7 +13,7 @@ pub use compile::{Compiled, Environment, compile};
 pub use proxy_config::model::{PathNormalization, Protocol, Retry, RetryOn};
 pub use publish::{Published, Reader};
 
-use crate::auth::Guard;
+use crate::auth::{Guard, Provider};
 use crate::cluster::Cluster;
 use crate::record::Direction;
 use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Split};
@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub access_log: Option<Arc<AccessLog>>,
     /// Every destination, by name.
     pub destinations: HashMap<Arc<str>, Arc<Destination>>,
+    /// Who decides for CUSTOM policies, by name.
+    pub providers: HashMap<Arc<str>, Provider>,
     /// Unknown hosts on the mesh listener are dialled.
     pub allow_any: bool,
     /// How paths are made alike.

@@ -5,6 +5,7 @@
 //! elsewhere. Nothing here looks at a socket or decides anything.
 
 pub mod access_log;
+mod audit;
 mod auth;
 mod exposition;
 mod metrics;
@@ -16,6 +17,7 @@ mod shelf;
 mod tests;
 
 pub use access_log::Worker;
+pub use audit::Audit;
 pub use auth::AuthMetrics;
 pub use exposition::CONTENT_TYPE;
 pub use metrics::{ClusterMetrics, FunctionMetrics, Limit, Metrics, State};
@@ -49,6 +51,8 @@ pub struct Telemetry {
     registry: Registry,
     epoch: Epoch,
     sinks: Sinks,
+    /// The audit stream.
+    pub audit: Audit,
 }
 
 impl Telemetry {
@@ -68,7 +72,19 @@ impl Telemetry {
         registry.register_collector(Box::new(functions.clone()));
         registry.register_collector(Box::new(clusters.clone()));
         let sinks = Sinks::new(metrics.lines_dropped.clone());
-        Arc::new(Telemetry { workers, metrics, secure, series, functions, clusters, registry, epoch, sinks })
+        let audit = Audit::new(metrics.auth.audit_dropped.clone());
+        Arc::new(Telemetry {
+            workers,
+            metrics,
+            secure,
+            series,
+            functions,
+            clusters,
+            registry,
+            epoch,
+            sinks,
+            audit,
+        })
     }
 
     /// Istio's standard metrics for these labels. The same labels give the same series; one that nobody
@@ -126,6 +142,14 @@ impl Telemetry {
         Ok(AccessLog::new(format, self.sinks.open(target)?))
     }
 
+    /// From now on the audit stream goes there.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn audit_to(&self, target: Target) -> io::Result<()> {
+        self.audit.open(target, &self.sinks)
+    }
+
     /// The handle of worker `index`; to be made on its own thread.
     pub fn worker(self: &Arc<Self>, index: usize) -> Worker {
         Worker::new(index, self.epoch)
@@ -134,6 +158,7 @@ impl Telemetry {
     /// Waits until every access log line that was handed over is written, `within` at most. Workers hand
     /// over what they have left when they end.
     pub fn flush(&self, within: Duration) {
+        self.audit.flush(clock::now() + within);
         self.sinks.flush(clock::now() + within);
     }
 }

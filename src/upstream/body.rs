@@ -27,6 +27,8 @@ pub struct Source {
     trailers: Option<http::HeaderMap>,
     kept_bytes: usize,
     keeping: bool,
+    /// Bytes that may be kept.
+    most: usize,
     /// A frame went up that was not kept.
     lost: bool,
     /// Bytes that came from the client.
@@ -64,6 +66,7 @@ impl Source {
             trailers: None,
             kept_bytes: 0,
             keeping: keep,
+            most: REPLAY_LIMIT,
             lost: false,
             bytes: 0,
             received: None,
@@ -81,6 +84,11 @@ impl Source {
     /// Whether a further try would send the same body.
     pub fn replayable(&self) -> bool {
         !self.lost && self.broken.is_none()
+    }
+
+    /// More is to be kept than usual: somebody reads before the destination does.
+    pub fn keep_up_to(&mut self, bytes: usize) {
+        self.most = self.most.max(bytes);
     }
 
     /// No further try will come: keeps nothing any more.
@@ -154,7 +162,7 @@ impl Source {
     }
 
     fn keep(&mut self, bytes: &Bytes) {
-        if self.keeping && self.kept_bytes + bytes.len() <= REPLAY_LIMIT {
+        if self.keeping && self.kept_bytes + bytes.len() <= self.most {
             self.kept_bytes += bytes.len();
             self.kept.push(bytes.clone());
         } else {
@@ -171,6 +179,8 @@ impl Source {
 pub enum RequestBody {
     /// There is none.
     Empty,
+    /// These bytes, once.
+    Whole(Option<Bytes>),
     /// From the start, each time.
     Shared {
         /// What all tries read from.
@@ -213,8 +223,12 @@ impl Body for RequestBody {
     type Error = BodyCut;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
-        let RequestBody::Shared { source, sent, turn, done } = self.get_mut() else {
-            return Poll::Ready(None);
+        let (source, sent, turn, done) = match self.get_mut() {
+            RequestBody::Empty => return Poll::Ready(None),
+            RequestBody::Whole(bytes) => {
+                return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
+            }
+            RequestBody::Shared { source, sent, turn, done } => (source, sent, turn, done),
         };
         let s = &mut *source.borrow_mut();
         if s.turn != *turn || s.broken.is_some() {
@@ -276,6 +290,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
+            RequestBody::Whole(bytes) => bytes.is_none(),
             RequestBody::Shared { source, sent, done, .. } => {
                 let s = source.borrow();
                 s.live.is_none()
@@ -289,6 +304,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             RequestBody::Shared { source, sent, .. } => {
                 let s = source.borrow();
                 let kept: u64 = s.kept.iter().skip(*sent).map(|b| b.len() as u64).sum();

@@ -163,6 +163,7 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
         snapshots: RefCell::new(published.reader()),
         pools: Pools::new(index, reclaim, telemetry.clone()),
         log: telemetry.worker(index),
+        audit: telemetry.worker(index),
         uploads: Rc::default(),
         passthrough: Passthrough::new(telemetry.clone()),
         rng: RefCell::new(Rng::new()),
@@ -178,6 +179,7 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
     });
     let board = Rc::new(Board::default());
     tokio::task::spawn_local(local.log.clone().keep_flushing());
+    tokio::task::spawn_local(local.audit.clone().keep_flushing());
     tokio::task::spawn_local(local.departures.clone().run());
     let mut listeners = accept::Listeners::new(local.clone(), board.clone(), connections);
     let mut phase = drain.watch();
@@ -204,6 +206,7 @@ async fn run(make: Make, mut inbox: mpsc::UnboundedReceiver<Order>) {
         }
     }
     local.log.flush();
+    local.audit.flush();
 }
 
 /// Once a second: who has been silent for too long, and what is not needed any more.

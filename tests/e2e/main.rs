@@ -13,6 +13,7 @@ mod support;
 
 mod articles;
 mod articles_user;
+mod asking;
 mod assaults;
 mod chaos;
 mod clients;
@@ -23,6 +24,7 @@ mod failures;
 mod freezing;
 mod frontdoor;
 mod functions;
+mod guards;
 mod harness;
 mod headers;
 mod holding;

@@ -35,6 +35,8 @@ pub trait Source: Send + Sync {
     fn clusters(&self) -> Value;
     /// Functions with their instances and holds.
     fn functions(&self) -> Value;
+    /// Somebody has this page change something.
+    fn acted(&self, page: &str);
 }
 
 /// What the admin API acts on.
@@ -102,6 +104,9 @@ impl Admin {
             let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
             answer.headers_mut().insert(ALLOW, allow);
             return answer;
+        }
+        if *acts {
+            self.source.acted(request.uri().path_and_query().map_or(path, |target| target.as_str()));
         }
         self.page(*page, request.uri().query().unwrap_or_default())
     }

@@ -14,6 +14,8 @@ struct Facts {
 }
 
 impl Source for Facts {
+    fn acted(&self, _: &str) {}
+
     fn ready(&self) -> Result<(), String> {
         if self.ready.load(Ordering::Relaxed) { Ok(()) } else { Err("no configuration yet".to_owned()) }
     }

@@ -18,11 +18,12 @@ pub use format::{Encoding, Format, FormatError};
 pub use sink::{Sink, Target};
 pub use time::Epoch;
 
-pub(super) use sink::Sinks;
+pub(super) use sink::{Batch, Sinks};
 
+use super::audit;
 use crate::clock::Duration;
 use crate::record::Record;
-use sink::Batch;
+use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,6 +33,13 @@ use tokio::sync::Notify;
 const FULL: usize = 16 * 1024;
 /// …or when the oldest is this old.
 const STALE: Duration = Duration::from_millis(50);
+
+/// A moment since 1970, as JSON logs write it.
+pub(super) fn iso_millis(since_1970: Duration) -> String {
+    let mut out = Vec::with_capacity(24);
+    time::TimeFormat::iso_millis().write(since_1970, &mut out);
+    String::from_utf8(out).unwrap_or_default()
+}
 
 /// A format and where its lines go. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -99,13 +107,23 @@ impl Worker {
 
     /// Appends the line of a closed record. Never blocks.
     pub fn log(&self, log: &AccessLog, record: &Record) {
+        self.append(&log.sink, |out| log.format.write(record, self.epoch, out));
+    }
+
+    /// Appends a line of the audit stream. Never blocks.
+    pub fn audit(&self, sink: &Arc<Sink>, event: &str, facts: Map<String, Value>) {
+        self.append(sink, |out| audit::line(out, event, facts));
+    }
+
+    #[inline]
+    fn append(&self, sink: &Arc<Sink>, write: impl FnOnce(&mut Vec<u8>)) {
         let mut pending = self.lines.pending.borrow_mut();
-        if !pending.sink.as_ref().is_some_and(|sink| Arc::ptr_eq(sink, &log.sink)) {
+        if !pending.sink.as_ref().is_some_and(|own| Arc::ptr_eq(own, sink)) {
             pending.hand_over();
-            pending.sink = Some(log.sink.clone());
+            pending.sink = Some(sink.clone());
         }
         let first = pending.batch.bytes.is_empty();
-        log.format.write(record, self.epoch, &mut pending.batch.bytes);
+        write(&mut pending.batch.bytes);
         pending.batch.lines += 1;
         if pending.batch.bytes.len() >= FULL {
             pending.hand_over();

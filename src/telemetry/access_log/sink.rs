@@ -64,9 +64,9 @@ impl Target {
 
 /// Whole lines and how many they are.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub(super) bytes: Vec<u8>,
-    pub(super) lines: u64,
+pub(in crate::telemetry) struct Batch {
+    pub(in crate::telemetry) bytes: Vec<u8>,
+    pub(in crate::telemetry) lines: u64,
 }
 
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl Sink {
     }
 
     /// Hands a batch over and leaves an empty one; a full queue drops it.
-    pub(super) fn push(&self, batch: &mut Batch) {
+    pub(in crate::telemetry) fn push(&self, batch: &mut Batch) {
         if batch.lines == 0 {
             return;
         }

@@ -12,6 +12,7 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod recorder;
+pub mod tokens;
 pub mod tools;
 pub mod wait;
 pub mod yaml;
