@@ -3,10 +3,12 @@
 //! Lines that begin with `#> ` are what the command above prints; `…` stands for anything. Blocks marked
 //! `console` are not run.
 
-use crate::support::Proxy;
-use crate::support::proxy::PILOTLIGHT;
+use crate::support::process::Process;
+use crate::support::proxy::{Directory, PILOTLIGHT};
 use crate::support::tools::{needs, run};
+use crate::support::{Origin, Proxy, Reply, eventually, seconds};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 struct Step {
     command: String,
@@ -33,8 +35,45 @@ fn shop_does_what_its_readme_says() {
 }
 
 #[test]
+fn mtls_does_what_its_readme_says() {
+    needs!("curl");
+    let home = Directory::new();
+    let certificates = home.path().join("certs");
+    let out = certificates.to_str().unwrap();
+    assert!(run(PILOTLIGHT, &["certs", "--out", out, "default/greeter", "default/caller"]).success);
+    let origin = Origin::h1().answer(|seen| {
+        let vouched = seen.header("x-forwarded-client-cert");
+        Reply::text(&format!("{{\"path\":\"/hello\",\"vouched\":\"{vouched}\"}}"))
+    });
+    let yaml = std::fs::read_to_string(directory("mtls").join("mtls.yaml")).unwrap();
+    let sidecar = |name: &str, app: &str, yaml: &str| {
+        home.write(&format!("{name}.yaml"), yaml);
+        let mut command = Command::new(PILOTLIGHT);
+        command.arg("sidecar").arg(home.path().join(format!("{name}.yaml")));
+        command.args(["--workload", &format!("default/{name}"), "--service-account", name, "--app", app]);
+        command.args(["--inbound", "127.0.0.1:0", "--outbound", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.arg("--certs").arg(certificates.join("default").join(name));
+        Process::start(command)
+    };
+    let port = |process: &Process, name: &str| -> u16 {
+        eventually(name, seconds(10), || {
+            let text = process.stderr_text();
+            let line = text.lines().find(|line| line.contains("listening on") && line.contains(name))?;
+            let (_, rest) = line.split_once("127.0.0.1:")?;
+            rest.split(':').next()?.parse().ok()
+        })
+    };
+    let greeter = sidecar("greeter", &origin.address().to_string(), &yaml);
+    let inbound = port(&greeter, ": inbound:");
+    let caller = sidecar("caller", "127.0.0.1:1", &yaml.replace("15106", &inbound.to_string()));
+    let ports =
+        [(":15201", port(&caller, ": mesh")), (":15106", inbound), (":15100", port(&greeter, ": admin"))];
+    follow("mtls", &readme("mtls"), &ports);
+}
+
+#[test]
 fn check_has_nothing_to_say_about_the_examples() {
-    for example in ["hello", "shop"] {
+    for example in ["hello", "shop", "mtls"] {
         let outcome = run(PILOTLIGHT, &["check", directory(example).to_str().unwrap()]);
         assert!(
             outcome.success && outcome.stdout.is_empty() && outcome.stderr.is_empty(),
@@ -83,6 +122,11 @@ fn follow_readme(example: &str, readme: &str) {
         (":15001", proxy.mesh().address().port()),
         (":15000", proxy.admin().address().port()),
     ];
+    follow(example, readme, &ports);
+}
+
+#[track_caller]
+fn follow(example: &str, readme: &str, ports: &[(&str, u16)]) {
     for step in steps(readme) {
         let command = ports
             .iter()
