@@ -16,9 +16,6 @@ const CHUNKED: u64 = u64::MAX - 1;
 /// No HTTP any more.
 const OPEN: u64 = u64::MAX - 2;
 
-/// Bytes that are read of one client before others have their turn: a read more may come on top.
-pub const TURN: u32 = 64 << 10;
-
 /// What a client's socket and the exchanges on it tell each other. One thread writes it; it is atomic only
 /// because hyper wants sockets that can be sent.
 #[derive(Debug)]
@@ -27,8 +24,6 @@ pub struct Line {
     pub reads: AtomicU32,
     /// Bytes they brought.
     pub bytes: AtomicU64,
-    /// Bytes that may still be read before others have their turn.
-    pub turn: AtomicU32,
     /// Writes that took something.
     pub writes: AtomicU32,
     /// Whether bytes for the client are waiting for it to read.
@@ -43,7 +38,6 @@ impl Default for Line {
         Line {
             reads: AtomicU32::new(0),
             bytes: AtomicU64::new(0),
-            turn: AtomicU32::new(TURN),
             writes: AtomicU32::new(0),
             blocked: AtomicU32::new(0),
             spoilt: AtomicU32::new(0),

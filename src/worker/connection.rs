@@ -5,7 +5,7 @@ use super::entry::{ClientStream, Door, Entered, Fate, Shared, fd};
 use super::socket::Socket;
 use crate::fault::{Fault, Kind};
 use crate::http::headers::Peer;
-use crate::http::line::{Line, TURN};
+use crate::http::line::Line;
 use crate::proxy::{self, Connection, Flow, Local, ResponseBody, STREAM_WINDOW, Seat, Stack, unread};
 use crate::record::{Direction, Protocol};
 use crate::upstream::{LocalExec, broke_http2, full};
@@ -199,7 +199,6 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut told = Word::None;
     let (client, mut seen) = (&*entry.connection, (0, 0));
     poll_fn(|cx| {
-        client.line.turn.store(TURN, Relaxed);
         let word = entry.word();
         if word != told {
             told = word;

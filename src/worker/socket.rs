@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// Bytes that are read of one client before others have their turn: a read more may come on top.
+const TURN: usize = 64 << 10;
+
 /// A client's socket, or what decrypts it.
 #[derive(Debug)]
 pub(super) struct Socket<S> {
@@ -22,13 +25,15 @@ pub(super) struct Socket<S> {
     backlog: Backlog,
     /// A flush found the way full: only what encrypts keeps something to flush.
     flushing: bool,
+    /// Bytes that have been read since others had their turn.
+    read: usize,
 }
 
 impl<S> Socket<S> {
     /// Around `stream`; `line` is what its exchanges know of it.
     pub(super) fn new(stream: S, http2: bool, line: Arc<Line>, backlog: Backlog) -> Socket<S> {
         let inlet = if http2 { Inlet::open() } else { Inlet::default() };
-        Socket { stream, line, inlet, held: Vec::new(), backlog, flushing: false }
+        Socket { stream, line, inlet, held: Vec::new(), backlog, flushing: false, read: 0 }
     }
 
     /// Gives of what is held as much as may pass.
@@ -78,9 +83,9 @@ impl<S: AsyncRead + Unpin> Read for Socket<S> {
         if !this.held.is_empty() {
             return Poll::Ready(this.give_held(&mut buf));
         }
-        let turn = this.line.turn.load(Relaxed);
-        if turn == 0 {
+        if this.read >= TURN {
             // There may be more at once; it will be read when others have had their turn.
+            this.read = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -90,7 +95,7 @@ impl<S: AsyncRead + Unpin> Read for Socket<S> {
         count(&this.line.reads);
         let came = read.filled_mut();
         this.line.bytes.store(this.line.bytes.load(Relaxed) + came.len() as u64, Relaxed);
-        this.line.turn.store(turn.saturating_sub(u32::try_from(came.len()).unwrap_or(turn)), Relaxed);
+        this.read += came.len();
         let passed = this.inlet.pass(came, &this.line);
         if passed < came.len() {
             if passed == 0 && !this.inlet.is_broken() {
