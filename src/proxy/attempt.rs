@@ -11,7 +11,7 @@ use super::deadline::Deadlines;
 use super::prepare::{self, Outbound};
 use super::retry::{self, Failure, Verdict};
 use crate::clock::{self, Duration};
-use crate::cluster::{Permit, Slot};
+use crate::cluster::{Permit, Slot, Taken};
 use crate::fault::{Blame, Fault, Kind};
 use crate::http::grpc;
 use crate::record::Flags;
@@ -83,7 +83,10 @@ impl Attempts<'_> {
     /// Until there is an answer, or nothing more to be done.
     pub(super) async fn run(&mut self) -> Result<Reply, Fault> {
         loop {
-            let slot = self.slot().await?;
+            let slot = match self.slot()? {
+                Taken::Slot(slot) => slot,
+                Taken::Wait(ticket) => self.turn(ticket).await?,
+            };
             let endpoint = slot.endpoint().id;
             let outcome = self.attempt(slot).await;
             self.report(&outcome);
@@ -104,7 +107,7 @@ impl Attempts<'_> {
             drop(outcome);
             self.hands = Hands::default();
             self.tries.endpoints.push(endpoint);
-            self.back_off(verdict).await?;
+            Box::pin(self.back_off(verdict)).await?;
         }
     }
 
@@ -183,12 +186,13 @@ impl Attempts<'_> {
                 let now = clock::now();
                 let took = now.saturating_duration_since(dispatched);
                 self.closing.record.service_time = Some(took);
+                self.closing.event(now);
                 if self.closing.record.cold.is_some() {
                     self.woken(now);
                 }
                 Ok(response)
             }
-            Ok(Err(error)) => Err(self.missed(error, stale)),
+            Ok(Err(error)) => Err(self.missed(error.into(), stale)),
             Err(kind) => Err(Missed { fault: kind.into(), stale: false, unsent: false }),
         }
     }
@@ -334,7 +338,6 @@ impl Attempts<'_> {
         let held = Held {
             lease: self.hands.lease.take(),
             _counted: (self.hands.slot.take(), self.hands.request.take(), self.tries.permit.take()),
-            target: self.target.clone(),
             source: self.closing.source.clone(),
             keep_alive: None,
         };

@@ -10,7 +10,6 @@ use crate::cluster::{Permit, Slot};
 use crate::fault::{Fault, Kind};
 use crate::http::grpc;
 use crate::http::headers::clean_trailers;
-use crate::snapshot::Target;
 use crate::upstream::{Lease, Source};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -19,7 +18,6 @@ use hyper::body::Incoming;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -29,7 +27,6 @@ pub(super) struct Held {
     pub(super) lease: Option<Lease>,
     /// The place at the endpoint, the request on its cluster's count, the retry in flight: held, not used.
     pub(super) _counted: (Option<Slot>, Option<Permit>, Option<Permit>),
-    pub(super) target: Arc<Target>,
     pub(super) source: Option<Rc<RefCell<Source>>>,
     /// The upstream's `Keep-Alive: timeout`.
     pub(super) keep_alive: Option<Duration>,
@@ -39,7 +36,8 @@ impl Held {
     /// The answer came whole: the connection may serve the next exchange, if the request went whole too.
     fn settle(&mut self, closing: &Closing, now: Instant) {
         let request_sent = self.source.as_ref().is_none_or(|s| s.borrow().received().is_some());
-        if let (Some(lease), Some(destination)) = (self.lease.take(), &self.target.destination)
+        if let (Some(lease), Some(target)) = (self.lease.take(), &closing.target)
+            && let Some(destination) = &target.destination
             && request_sent
         {
             closing.local().pools.give_back(lease, &destination.cluster, now, self.keep_alive);
@@ -114,13 +112,26 @@ impl Live {
         Box::new(Live { incoming, closing: None, held, deadline, finished: false, offered: false })
     }
 
+    /// The next frame. Once the last is here, its connection has nothing left to bring.
+    #[inline]
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let hush = self.held.lease.as_ref().and_then(Lease::hush);
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if self.incoming.is_end_stream()
+            && let Some(hush) = hush
+        {
+            hush.forget();
+        }
+        polled
+    }
+
     /// The last frame has come.
     fn finish(&mut self) {
         if !self.finished
             && let Some(closing) = &mut self.closing
         {
             self.finished = true;
-            let now = clock::now();
+            let now = closing.now();
             self.held.settle(closing, now);
             closing.complete(now);
         }
@@ -194,7 +205,7 @@ impl Body for ResponseBody {
         {
             return live.cut(Kind::ResponseTimeout.into());
         }
-        match ready!(Pin::new(&mut live.incoming).poll_frame(cx)) {
+        match ready!(live.next(cx)) {
             Some(Ok(mut frame)) => {
                 if let Some(bytes) = frame.data_ref() {
                     if let Some(closing) = &mut live.closing {

@@ -5,7 +5,7 @@ use super::{Connection, Local};
 use crate::clock;
 use crate::drain::InFlight;
 use crate::fault::{Fault, Kind};
-use crate::record::Record;
+use crate::record::{Protocol, Record};
 use crate::snapshot::{Snapshot, Target};
 use crate::telemetry::{Observation, Series};
 use crate::upstream::Source;
@@ -43,6 +43,8 @@ pub struct Closing {
     /// The request's body, for its size.
     pub source: Option<Rc<RefCell<Source>>>,
     connection: Rc<Connection>,
+    /// The last event on the way, and the run of the connection's task in which it was.
+    event: Option<(u32, Instant)>,
     /// When the answer had been given whole.
     complete: Option<Instant>,
     _in_flight: InFlight,
@@ -50,7 +52,7 @@ pub struct Closing {
 
 impl Closing {
     /// Opens the end of an exchange that begins now.
-    // A record is large: made where it will stay, it is not copied on the way.
+    // A record is large: made in the place where it will stay, it is not copied on the way.
     #[inline(always)]
     pub fn open(
         record: Record,
@@ -62,7 +64,8 @@ impl Closing {
         connection.flow.parts.set(connection.flow.parts.get().wrapping_add(1));
         connection.busy.set(connection.busy.get() + 1);
         let (parts, incoming) = request.into_parts();
-        Box::new(Closing {
+        let place = Box::new_uninit();
+        let closing = Closing {
             record,
             parts,
             incoming: Some(incoming),
@@ -74,9 +77,11 @@ impl Closing {
             nowhere: None,
             source: None,
             connection,
+            event: None,
             complete: None,
             _in_flight: in_flight,
-        })
+        };
+        Box::write(place, closing)
     }
 
     /// The worker's things.
@@ -119,6 +124,23 @@ impl Closing {
     pub fn fail(&mut self, fault: Fault) {
         self.connection.local.telemetry.metrics.fault(fault.kind);
         self.record.fail(fault);
+    }
+
+    /// Something happened at `now`.
+    #[inline]
+    pub fn event(&mut self, now: Instant) {
+        // Streams of HTTP/2 run in tasks of their own.
+        let alone = self.record.protocol != Protocol::Http2;
+        self.event = alone.then(|| (self.connection.runs.get(), now));
+    }
+
+    /// The time: that of the last event, if the task has not paused since.
+    #[inline]
+    pub fn now(&self) -> Instant {
+        match self.event {
+            Some((run, at)) if run == self.connection.runs.get() => at,
+            _ => clock::now(),
+        }
     }
 
     /// The last byte of the answer is on its way.
@@ -182,6 +204,7 @@ impl Closing {
             }
         }
         if let Some(log) = &self.snapshot.access_log {
+            record.cluster = self.target.as_ref().map(|target| target.cluster.clone());
             self.connection.local.log.log(log, record);
         }
     }

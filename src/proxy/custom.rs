@@ -13,7 +13,7 @@ use crate::cluster::{Slot, Taken};
 use crate::fault::{Advice, Fault, Kind, Told};
 use crate::http::{Authority, Seen, Wire, target};
 use crate::snapshot::{Destination, Protocol, Snapshot};
-use crate::upstream::{Aim, RequestBody};
+use crate::upstream::{Aim, RequestBody, SendError};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -190,7 +190,8 @@ async fn send(
     if !lease.is_ready() {
         lease.ready().await.map_err(|fault| (fault.to_string(), reused))?;
     }
-    let response = lease.send(question).await.map_err(|error| (error.fault.to_string(), reused))?;
+    let response =
+        lease.send(question).await.map_err(|error| (SendError::from(error).fault.to_string(), reused))?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MOST_ANSWER).collect().await;
     let body = body.map_err(|error| (format!("its answer: {error}"), false))?.to_bytes();

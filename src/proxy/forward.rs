@@ -71,7 +71,10 @@ impl Service<Exchange> for Forward {
     }
 
     fn call(&mut self, exchange: Exchange) -> Self::Future {
-        Box::pin(carry(self.connection.clone(), exchange))
+        // The place comes first: so it is begun there, and not copied into it.
+        let place = Box::new_uninit();
+        let begun = Box::write(place, carry(self.connection.clone(), exchange));
+        Box::into_pin(begun)
     }
 }
 
@@ -119,7 +122,7 @@ async fn reply(
             let passthrough = &connection.local.passthrough;
             let authority = Authority::of(&closing.parts).ok_or(Kind::BadRequest)?;
             let target = Box::pin(passthrough.target(listener, authority, connection.address)).await?;
-            forward(connection, passthrough.terms(), target, seen, closing).await
+            forward(connection, passthrough.terms(), &target, seen, closing).await
         }
         Err(fault) => {
             if fault.kind == Kind::UnknownHost {
@@ -133,15 +136,14 @@ async fn reply(
 /// Counts an exchange at the destination it is on its way to; says where that listens.
 fn known_target(step: &Result<Step<'_>, Fault>, closing: &mut Closing) -> Option<SocketAddr> {
     let Ok(Step::Forward(_, target)) = step else { return None };
-    closing.record.cluster = Some(target.cluster.clone());
-    closing.target = Some(target.clone());
+    closing.target = Some(Arc::clone(target));
     target.destination.as_ref().map(|destination| destination.workload)
 }
 
 /// What the configuration says about a request.
 enum Step<'a> {
     /// Send it there, on these terms.
-    Forward(&'a snapshot::Forward, Arc<Target>),
+    Forward(&'a snapshot::Forward, &'a Arc<Target>),
     /// Answer it.
     Answer(Box<Reply>),
 }
@@ -161,12 +163,14 @@ fn step<'a>(
     }
     let head = head(connection, parts, authority);
     let route = find(listener, connection, parts, authority, &head)?;
-    closing.record.route = Some(route.name.clone());
+    if closing.snapshot.access_log.is_some() {
+        closing.record.route = Some(route.name.clone());
+    }
     match &route.action {
         Action::Forward(forwarding) => {
             let random =
                 if forwarding.split.is_single() { 0 } else { connection.local.rng.borrow_mut().u64(..) };
-            Ok(Step::Forward(forwarding, forwarding.targets[forwarding.split.pick(random)].clone()))
+            Ok(Step::Forward(forwarding, &forwarding.targets[forwarding.split.pick(random)]))
         }
         Action::Redirect(redirect) => {
             let reply = answer::redirect(redirect, connection, parts, &head)?;
@@ -233,11 +237,10 @@ pub(super) fn take_body(connection: &Connection, closing: &mut Closing) {
 async fn forward(
     connection: &Rc<Connection>,
     forwarding: &snapshot::Forward,
-    target: Arc<Target>,
+    target: &Arc<Target>,
     seen: Seen,
     closing: &mut Closing,
 ) -> Result<Reply, Fault> {
-    closing.record.cluster = Some(target.cluster.clone());
     closing.target = Some(target.clone());
     let Some(destination) = &target.destination else {
         let reason = format_args!("no cluster {}: `pilotlight check` names the reference", target.cluster);
@@ -247,7 +250,7 @@ async fn forward(
     if hold::may_wait(destination) && closing.parts.extensions.get::<OnUpgrade>().is_none() {
         closing.original = Some(Box::new(HeadCopy::of(&closing.parts)));
     }
-    let outbound = prepare::request(connection, forwarding, &target, destination, seen, closing)?;
+    let outbound = prepare::request(connection, forwarding, target, destination, seen, closing)?;
     if let Some(guard) = &destination.guard {
         // The head as the destination gets it, and before anything is woken or held for it.
         guard::pass(connection, guard, destination.workload, closing).await?;
@@ -262,7 +265,7 @@ async fn forward(
         connection,
         closing,
         forwarding,
-        target: &target,
+        target,
         destination,
         kept: Kept::Not,
         outbound,

@@ -62,7 +62,7 @@ fn said(connection: &Connection, closing: &Closing) -> Map<String, Value> {
     say("path", parts.uri.path());
     say("authority", Authority::of(parts).map_or("", |authority| authority.text));
     say("source", &connection.remote.to_string());
-    say("destination", closing.record.cluster.as_deref().unwrap_or_default());
+    say("destination", closing.target.as_ref().map_or("", |target| &target.cluster));
     if let Some(principal) = principal(connection, &closing.snapshot) {
         say("principal", principal);
     }

@@ -18,6 +18,7 @@ use futures_util::future::{Either, select};
 use http::header::{CONTENT_LENGTH, USER_AGENT};
 use http::{HeaderMap, request};
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Instant;
 
 /// What is in memory of a body that nobody reads and that does not say its length: over HTTP/1 what came with
@@ -25,8 +26,8 @@ use std::time::Instant;
 const READ_AHEAD: usize = 8 * 1024;
 
 impl Attempts<'_> {
-    /// A place at an endpoint; where a function has none free, waits for one.
-    pub(super) async fn slot(&mut self) -> Result<Slot, Fault> {
+    /// A place at an endpoint; where a function has none free, a place in the queue for one.
+    pub(super) fn slot(&mut self) -> Result<Taken, Fault> {
         let cluster = &self.destination.cluster;
         let avoid: &[u64] =
             if self.outbound.retry().avoid_tried || self.tries.fresh { &self.tries.endpoints } else { &[] };
@@ -37,11 +38,16 @@ impl Attempts<'_> {
                 ask(deadlines, closing, destination)
             })
         };
-        match taken {
-            Ok(Taken::Slot(slot)) => Ok(slot),
-            Ok(Taken::Wait(ticket)) => self.wait(ticket).await.map_err(|kind| self.refused(kind)),
-            Err(kind) => Err(self.refused(kind)),
-        }
+        taken.map_err(|kind| self.refused(kind))
+    }
+
+    /// Waits until it is the turn of `ticket`. Boxed, because it is rare and large.
+    #[cold]
+    pub(super) fn turn(
+        &mut self,
+        ticket: Ticket<Slot>,
+    ) -> Pin<Box<dyn Future<Output = Result<Slot, Fault>> + '_>> {
+        Box::pin(async move { self.wait(ticket).await.map_err(|kind| self.refused(kind)) })
     }
 
     async fn wait(&mut self, ticket: Ticket<Slot>) -> Result<Slot, Kind> {

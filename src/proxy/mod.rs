@@ -156,6 +156,8 @@ pub struct Connection {
     pub vouched: Option<HeaderValue>,
     /// Exchanges in flight on it.
     pub busy: Cell<u32>,
+    /// How often its task has run: what happens in one run happens at one time.
+    pub runs: Cell<u32>,
     /// What its socket and its exchanges tell each other.
     pub line: Arc<Line>,
     /// `line.reads` when the last exchange ended: more of them since then are a head under way.

@@ -1,5 +1,7 @@
 //! Dialling: one TCP connection and its handshake, within connectTimeout, with its faults named.
 
+use super::nudge::Nudge;
+use super::wire::Wire;
 use super::{LocalExec, RequestBody};
 use crate::clock;
 use crate::cluster::Permit;
@@ -12,9 +14,10 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -58,6 +61,8 @@ pub(super) struct Fresh2 {
 pub struct Open {
     _permit: Permit,
     telemetry: Arc<Telemetry>,
+    /// Wakes the task of an HTTP/1 connection.
+    pub(super) nudge: Arc<Nudge>,
 }
 
 impl Drop for Open {
@@ -86,7 +91,7 @@ pub async fn dial(
     };
     metrics.upstream_opened.inc();
     metrics.upstream_connections.inc();
-    Ok((stream, Rc::new(Open { _permit: permit, telemetry: telemetry.clone() })))
+    Ok((stream, Rc::new(Open { _permit: permit, telemetry: telemetry.clone(), nudge: Arc::default() })))
 }
 
 async fn connect(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Fault> {
@@ -148,13 +153,18 @@ pub(super) async fn http1(peer: Peer, permit: Permit, telemetry: &Arc<Telemetry>
     let (stream, Ends { fd, local }, open) = open(peer, permit, telemetry).await?;
     let (sender, connection) = http1::Builder::new()
         .max_header_size(MAX_HEAD)
-        .handshake(TokioIo::new(stream))
+        .handshake(Wire::new(stream))
         .await
         .map_err(|error| Fault::because(Kind::ConnectFailure, error))?;
     let held = open.clone();
     tokio::task::spawn_local(async move {
+        let (waker, mut connection) = (Waker::from(held.nudge.clone()), pin!(connection.with_upgrades()));
         // Its errors reach the exchange through the sender.
-        let _ = connection.with_upgrades().await;
+        let _ = poll_fn(|cx| {
+            held.nudge.tell(cx.waker());
+            connection.as_mut().poll(&mut Context::from_waker(&waker))
+        })
+        .await;
         drop(held);
     });
     Ok(Fresh1 { sender, open, fd, local })

@@ -3,9 +3,9 @@
 use super::RequestBody;
 use super::connect::Open;
 use super::h2::Stream;
+use super::nudge::Hush;
 use super::pool::Key;
 use crate::fault::{Fault, Kind};
-use futures_util::TryFutureExt;
 use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -65,6 +65,15 @@ impl Lease {
         }
     }
 
+    /// Keeps the connection's task from running for what the result's holder does.
+    #[inline]
+    pub fn hush(&self) -> Option<Hush<'_>> {
+        match self {
+            Lease::Http1(lease) => Some(lease.open.nudge.hush()),
+            Lease::Http2(_) => None,
+        }
+    }
+
     /// Whether it takes a request at once. One that has just been given back may have a last step to do.
     #[inline]
     pub fn is_ready(&self) -> bool {
@@ -85,27 +94,28 @@ impl Lease {
         }
     }
 
-    /// Sends the request, at once; the future waits for the response's head.
+    /// Sends the request, at once; the future waits for the response's head. Its error becomes a [`SendError`].
     #[inline]
     pub fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> + use<> {
-        let sending = match self {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
+        match self {
             Lease::Http1(lease) => Either::Left(lease.sender.try_send_request(request)),
             Lease::Http2(stream) => Either::Right(stream.send(request)),
-        };
-        sending.map_err(classify)
+        }
     }
 }
 
-#[cold]
-fn classify(mut error: TrySendError<Request<RequestBody>>) -> SendError {
-    if let Some(request) = error.take_message() {
-        return SendError { fault: Fault::because(Kind::NotSent, error.error()), unsent: Some(request) };
+impl From<TrySendError<Request<RequestBody>>> for SendError {
+    #[cold]
+    fn from(mut error: TrySendError<Request<RequestBody>>) -> SendError {
+        if let Some(request) = error.take_message() {
+            return SendError { fault: Fault::because(Kind::NotSent, error.error()), unsent: Some(request) };
+        }
+        let error = error.into_error();
+        SendError { fault: Fault::because(kind_of(&error), full(&error)), unsent: None }
     }
-    let error = error.into_error();
-    SendError { fault: Fault::because(kind_of(&error), full(&error)), unsent: None }
 }
 
 /// What an error before the response's head means.

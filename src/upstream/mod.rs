@@ -8,9 +8,11 @@ mod body;
 mod connect;
 mod h2;
 mod lease;
+mod nudge;
 mod pool;
 mod reclaim;
 mod uploads;
+mod wire;
 
 pub use body::{RequestBody, Source};
 pub use connect::{Open, dial};
@@ -18,6 +20,7 @@ pub use lease::{Lease, SendError, broke_http2, full};
 pub use pool::{Aim, Idle, Pools};
 pub use reclaim::Reclaim;
 pub use uploads::Uploads;
+pub use wire::poll_write_list;
 
 use std::future::Future;
 

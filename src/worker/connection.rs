@@ -93,6 +93,7 @@ pub(super) async fn serve(
         standing,
         vouched,
         busy: Cell::new(0),
+        runs: Cell::new(0),
         line: line.clone(),
         reads_served: Cell::new(0),
         flow: Flow::default(),
@@ -199,6 +200,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut told = Word::None;
     let (client, mut seen) = (&*entry.connection, (0, 0));
     poll_fn(|cx| {
+        client.runs.set(client.runs.get().wrapping_add(1));
         let word = entry.word();
         if word != told {
             told = word;

@@ -3,6 +3,7 @@
 
 use crate::drain::Backlog;
 use crate::http::line::{Inlet, Line};
+use crate::upstream::poll_write_list;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -141,7 +142,7 @@ impl<S: AsyncWrite + Unpin> Write for Socket<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let polled = poll_write_list(Pin::new(&mut self.stream), cx, bufs);
         self.note_write(polled.is_pending());
         polled
     }
