@@ -155,7 +155,21 @@ fn a_function_is_read_field_for_field() {
     assert_eq!(scale.total(10), 10.0, "no more is aimed at than is let in");
     assert_eq!(template.container.env, [("GREETING".into(), "hi".into()), ("EMPTY".into(), String::new())]);
     assert!(template.container.h2c);
-    assert_eq!(template.container.readiness.period, Duration::from_secs(2));
+    assert_eq!(
+        template.container.probes.readiness.as_ref().map(|probe| probe.period),
+        Some(Duration::from_secs(2))
+    );
+    let (startup, liveness) =
+        (template.container.probes.startup.as_ref(), template.container.probes.liveness.as_ref());
+    let startup = startup.map(|probe| (probe.period.as_secs(), probe.failure, probe.timeout.as_secs()));
+    assert_eq!(startup, Some((1, 60, 1)));
+    let liveness = liveness.map(|probe| (probe.period.as_secs(), probe.failure, probe.grace));
+    assert_eq!(liveness, Some((10, 3, Some(Duration::from_secs(4)))));
+    let resources = template.container.resources;
+    assert_eq!(
+        (resources.memory, resources.cpu, resources.cpu_request),
+        (Some(128 << 20), Some(500), Some(250))
+    );
     assert_eq!(function.traffic[1].tag.as_ref().map(|t| t.value.as_str()), Some("canary"));
 }
 

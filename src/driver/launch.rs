@@ -55,21 +55,31 @@ fn executable() -> std::io::Result<PathBuf> {
 /// # Errors
 /// Why it cannot be run, in one clause.
 pub(super) fn command(revision: &Revision, port: u16, around: &Surroundings) -> Result<Command, String> {
-    let environment = environment(revision, port, around);
-    let (program, arguments) = match &revision.command {
-        Words::Run(words) => {
-            let (first, rest) = words.split_first().ok_or("the command is empty")?;
-            let path = environment.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value);
-            (program(first, &revision.directory, path, around)?, rest.to_vec())
-        }
+    match &revision.command {
+        Words::Run(words) => beside(revision, words, port, around),
         Words::StandIn => {
-            let words = ["echo", "--name", &revision.service].map(str::to_owned);
-            (around.executable.clone(), words.to_vec())
+            let words = ["pilotlight", "echo", "--name", &revision.service].map(str::to_owned);
+            beside(revision, &words, port, around)
         }
-        Words::Refused { reason, .. } => return Err(reason.clone()),
-    };
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(environment);
+        Words::Refused { reason, .. } => Err(reason.clone()),
+    }
+}
+
+/// Any other command with what an instance finds around it.
+///
+/// # Errors
+/// Why it cannot be run, in one clause.
+pub(super) fn beside(
+    revision: &Revision,
+    words: &[String],
+    port: u16,
+    around: &Surroundings,
+) -> Result<Command, String> {
+    let environment = environment(revision, port, around);
+    let (first, rest) = words.split_first().ok_or("the command is empty")?;
+    let path = environment.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value);
+    let mut command = Command::new(program(first, &revision.directory, path, around)?);
+    command.args(rest).env_clear().envs(environment);
     if !revision.directory.as_os_str().is_empty() {
         command.current_dir(&revision.directory);
     }

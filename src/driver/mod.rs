@@ -3,6 +3,7 @@
 //! The scaler decides and orders; a driver carries out and tells by events what became of it. It never
 //! decides how many there are, never restarts anything on its own and never sees a request.
 
+mod exec;
 mod freeze;
 mod launch;
 mod output;
@@ -18,6 +19,7 @@ pub use launch::Surroundings;
 pub use output::Tail;
 
 use crate::clock::Duration;
+use futures_util::future::BoxFuture;
 use proxy_config::model::Revision;
 use std::fmt;
 use std::net::SocketAddr;
@@ -97,6 +99,9 @@ impl fmt::Display for How {
     }
 }
 
+/// Runs a command and waits for its end, at most for so long, then ends it: whether it exited with status 0.
+pub type Exec = Arc<dyn Fn(Vec<String>, Duration) -> BoxFuture<'static, bool> + Send + Sync>;
+
 /// Starts and stops instances. Calls return at once; events follow on the channel that the driver was
 /// made with.
 pub trait Driver: Send {
@@ -105,6 +110,10 @@ pub trait Driver: Send {
 
     /// Asks an instance to end, and ends it after `grace`. Asked again, the shorter grace counts.
     fn stop(&mut self, instance: InstanceId, grace: Duration);
+
+    /// What runs commands beside an instance, with its environment and in its directory, for as long as the
+    /// instance is there; none: there is no such thing, or no such instance.
+    fn exec(&self, instance: InstanceId) -> Option<Exec>;
 
     /// Takes the processor from an instance and from everything it started; memory and sockets stay as they
     /// are. When this returns, `thaw` undoes it whatever was done before.

@@ -10,9 +10,10 @@ use super::output::{Output, Stream, Tail};
 use super::ready::Ready;
 use super::spawn::{Process, Refused, Spawned};
 use super::watchdog::Watchdog;
-use super::{Driver, Event, Exit, How, InstanceId, Order, freeze, port, spawn};
+use super::{Driver, Event, Exec, Exit, How, InstanceId, Order, exec, freeze, port, spawn};
 use crate::clock::{self, Duration};
 use parking_lot::Mutex;
+use proxy_config::model::Revision;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -74,15 +75,17 @@ struct Tools {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+pub(super) struct Shared {
     live: HashMap<InstanceId, Live>,
     ports: HashSet<u16>,
-    watchdog: Option<Watchdog>,
+    pub(super) watchdog: Option<Watchdog>,
 }
 
 #[derive(Debug)]
 struct Live {
     group: Pid,
+    port: u16,
+    revision: Arc<Revision>,
     stop: UnboundedSender<Duration>,
 }
 
@@ -122,7 +125,10 @@ impl Processes {
                 format!("{} in {directory}: {error}", command.get_program().display())
             })?;
             shared.ports.insert(port);
-            shared.live.insert(order.id, Live { group: spawned.process.0, stop });
+            shared.live.insert(
+                order.id,
+                Live { group: spawned.process.0, port, revision: order.revision.clone(), stop },
+            );
             spawned
         };
         let group = spawned.process.0;
@@ -169,6 +175,17 @@ impl Driver for Processes {
         }
     }
 
+    fn exec(&self, instance: InstanceId) -> Option<Exec> {
+        let shared = self.shared.lock();
+        let live = shared.live.get(&instance)?;
+        Some(exec::beside(
+            live.revision.clone(),
+            live.port,
+            self.settings.around.clone(),
+            self.shared.clone(),
+        ))
+    }
+
     fn freeze(&mut self, instance: InstanceId) {
         if let Some(live) = self.shared.lock().live.get(&instance) {
             freeze::freeze(live.group);
@@ -191,7 +208,7 @@ impl Drop for Processes {
 }
 
 /// Starts a command, and has the watchdog know its group from before its program runs.
-fn announced(watchdog: Option<&mut Watchdog>, command: &Command) -> io::Result<Spawned> {
+pub(super) fn announced(watchdog: Option<&mut Watchdog>, command: &Command) -> io::Result<Spawned> {
     let watchdog = watchdog.ok_or_else(|| io::Error::other("there is no watchdog"))?;
     for last in [false, true] {
         match spawn::spawn(command, watchdog.listens()?) {
@@ -215,7 +232,7 @@ fn announced(watchdog: Option<&mut Watchdog>, command: &Command) -> io::Result<S
     Err(io::ErrorKind::BrokenPipe.into())
 }
 
-fn receiver(pipe: OwnedFd) -> Option<pipe::Receiver> {
+pub(super) fn receiver(pipe: OwnedFd) -> Option<pipe::Receiver> {
     pipe::Receiver::from_owned_fd(pipe).ok()
 }
 
@@ -307,14 +324,14 @@ async fn drained(pumps: &mut tokio::task::JoinSet<()>) {
 }
 
 /// Something that becomes readable when the process ends; none where the kernel has no such thing.
-fn end_of(process: Pid) -> Option<AsyncFd<OwnedFd>> {
+pub(super) fn end_of(process: Pid) -> Option<AsyncFd<OwnedFd>> {
     let pidfd = pidfd_open(process, PidfdFlags::NONBLOCK).ok()?;
     // SAFETY: an `OwnedFd` is always the same descriptor, and open until it is dropped.
     unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.ok()
 }
 
 /// Waits until the process has ended; it is not yet waited for in the system's sense.
-async fn ended(child: &Process, pidfd: Option<&AsyncFd<OwnedFd>>) {
+pub(super) async fn ended(child: &Process, pidfd: Option<&AsyncFd<OwnedFd>>) {
     if let Some(pidfd) = pidfd
         && pidfd.readable().await.is_ok()
     {

@@ -3,7 +3,7 @@
 use super::process::{Processes, Settings};
 use super::*;
 use crate::clock;
-use proxy_config::model::{Command, Holding, Idle, Probe, Protocol, Scale};
+use proxy_config::model::{Command, Holding, Idle, Probes, Protocol, Scale};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::path::PathBuf;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -23,7 +23,8 @@ pub(crate) fn revision(words: &[&str]) -> Revision {
         scale: Scale::default(),
         holding: Holding::default(),
         idle: Idle::Stop,
-        probe: Probe::default(),
+        probes: Probes::default(),
+        resources: Default::default(),
         command: Command::Run(words.iter().map(|word| (*word).to_owned()).collect()),
         env: Vec::new(),
         directory: PathBuf::from("/"),
@@ -172,6 +173,30 @@ fn a_program_that_is_not_there_is_an_exit_that_says_so() {
         driver.start(order(&["no-such-program"]));
         let How::NotStarted(why) = exited(&mut events).await.how else { panic!("it was started") };
         assert!(why.starts_with("`no-such-program` is not in PATH"), "{why}");
+    });
+}
+
+#[test]
+fn a_command_beside_an_instance_has_its_environment_and_ends_in_time() {
+    run(async |mut driver, mut events| {
+        let mut order = order(&["sleep", "1000"]);
+        Arc::make_mut(&mut order.revision).env = vec![("COLOUR".into(), "red".into())];
+        driver.start(order);
+        started(&mut events).await;
+        let exec = driver.exec(1).expect("it runs");
+        let sh = |script: &str| ["sh", "-c", script].map(str::to_owned).to_vec();
+        assert!(exec(sh("test $COLOUR = red && test -n \"$PORT\" && test $PWD = /"), SOON).await);
+        assert!(!exec(sh("exit 3"), SOON).await);
+        assert!(!exec(vec!["no-such-program".into()], SOON).await);
+        let file = std::env::temp_dir().join(format!("pilotlight-exec-{}", std::process::id()));
+        let script = format!("sleep 1000 & echo $! > {}; wait", file.display());
+        assert!(!exec(sh(&script), Duration::from_millis(500)).await);
+        let left = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        std::fs::remove_file(&file).unwrap();
+        until_gone(Pid::from_raw(left).unwrap()).await;
+        driver.stop(1, SOON);
+        exited(&mut events).await;
+        assert!(driver.exec(1).is_none());
     });
 }
 

@@ -209,6 +209,10 @@ pub struct FunctionMetrics {
     pub hold_bytes: Gauge,
     /// Instances that ended on their own.
     pub crashes: Counter,
+    /// Times that an instance was put aside by its readiness probe.
+    pub unready: Counter,
+    /// Instances that failed their liveness probe.
+    pub dead: Counter,
     /// 1 while nobody waits for the next start, because those before failed.
     pub circuit_open: Gauge,
     /// Instances that ended without ever having had a request.
@@ -241,6 +245,8 @@ impl Default for FunctionMetrics {
             hold_depth: Gauge::default(),
             hold_bytes: Gauge::default(),
             crashes: Counter::default(),
+            unready: Counter::default(),
+            dead: Counter::default(),
             circuit_open: Gauge::default(),
             wasted: Counter::default(),
             freezes: Counter::default(),
@@ -356,6 +362,8 @@ impl Collector for Functions {
             rows,
         )?;
         each!(crashes, "instance_crashes", "Instances that ended on their own");
+        each!(unready, "instance_unready", "Times that an instance was put aside by its readiness probe");
+        each!(dead, "instance_liveness_failures", "Instances replaced because of their liveness probe");
         each!(
             circuit_open,
             "crash_circuit_open",

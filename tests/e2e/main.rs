@@ -33,6 +33,7 @@ mod lifecycle;
 mod limits;
 mod observability;
 mod pressure;
+mod probes;
 mod protocols;
 mod reload;
 mod retries;

@@ -1,6 +1,6 @@
 //! Functions: revisions that are started on demand.
 
-use super::{Holding, Idle, Protocol};
+use super::{Holding, Idle, Probes, Protocol, Resources};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,8 +29,10 @@ pub struct Revision {
     pub holding: Holding,
     /// What becomes of instances that are not needed.
     pub idle: Idle,
-    /// When an instance counts as ready, after its port opened.
-    pub probe: Probe,
+    /// How an instance is asked how it is, from when its port is open.
+    pub probes: Probes,
+    /// What an instance may use.
+    pub resources: Resources,
     /// What is run.
     pub command: Command,
     /// The YAML's env of the container, in order.
@@ -158,50 +160,6 @@ impl Default for GlobalScale {
             grace: Duration::from_secs(30),
         }
     }
-}
-
-/// `readinessProbe`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Probe {
-    /// What is asked.
-    pub action: ProbeAction,
-    /// Between tries; zero: as often as sensible.
-    pub period: Duration,
-    /// For one try.
-    pub timeout: Duration,
-    /// Before the first.
-    pub initial_delay: Duration,
-    /// Good answers in a row that it takes.
-    pub success: u32,
-    /// Bad answers in a row that it takes to give the instance up; 0: until the progress deadline.
-    pub failure: u32,
-}
-
-impl Default for Probe {
-    fn default() -> Self {
-        Probe {
-            action: ProbeAction::Tcp,
-            period: Duration::ZERO,
-            timeout: Duration::from_secs(1),
-            initial_delay: Duration::ZERO,
-            success: 1,
-            failure: 0,
-        }
-    }
-}
-
-/// What a probe asks.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ProbeAction {
-    /// The port accepts.
-    Tcp,
-    /// A GET answers 200 to 399.
-    Http {
-        /// Path with query.
-        path: String,
-        /// Further headers.
-        headers: Vec<(String, String)>,
-    },
 }
 
 /// What an instance runs.

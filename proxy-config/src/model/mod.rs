@@ -10,17 +10,19 @@ mod holding;
 mod idle;
 mod listener;
 mod mesh;
+mod probe;
 mod route;
 mod security;
 
 pub use cluster::{
     Balance, Cluster, DnsTarget, Endpoint, Endpoints, Identity, Limits, Outlier, Policy, Protocol,
 };
-pub use function::{Aggregation, Command, GlobalScale, Metric, Probe, ProbeAction, Revision, Scale};
+pub use function::{Aggregation, Command, GlobalScale, Metric, Revision, Scale};
 pub use holding::Holding;
 pub use idle::Idle;
 pub use listener::{Bind, Direction, Listener, Table, Tables, VirtualHost};
 pub use mesh::{AccessLog, AccessLogEncoding, Mesh, OutboundMode, PathNormalization};
+pub use probe::{Probe, ProbeAction, Probes, Resources};
 pub use route::{
     Action, DirectResponse, Forward, HEADER_OPERATORS, HeaderOps, Match, MessageOps, PathRewrite, Redirect,
     RedirectPort, Retry, RetryOn, Rewrite, Route, StringMatch, WeightedDestination,

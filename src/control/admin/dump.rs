@@ -7,7 +7,7 @@
 use crate::control::reload::changes::Reload;
 use proxy_config::model::{
     Action, Bind, Cluster, Command, Config, DirectResponse, Direction, Endpoints, Forward, HeaderOps,
-    Holding, Idle, Limits, Listener, Match, MessageOps, Outlier, PathRewrite, ProbeAction, Protocol,
+    Holding, Idle, Limits, Listener, Match, MessageOps, Outlier, PathRewrite, Probe, ProbeAction, Protocol,
     Redirect, RedirectPort, Retry, RetryOn, Revision, Route, StringMatch, Table, Tables, VirtualHost,
 };
 use serde_json::{Map, Value, json};
@@ -317,7 +317,9 @@ fn revision(revision: &Revision) -> Value {
         },
         "holding": holding(&revision.holding),
         "idle": idle(revision.idle),
-        "probe": probe(revision),
+        "startup_probe": revision.probes.startup.as_ref().map(probe),
+        "readiness_probe": revision.probes.readiness.as_ref().map(probe),
+        "liveness_probe": revision.probes.liveness.as_ref().map(probe),
         "command": command(&revision.command),
         "env": revision.env.iter().map(|(name, _)| json!([name, REDACTED])).collect::<Value>(),
         "directory": revision.directory.to_string_lossy(),
@@ -344,17 +346,20 @@ fn idle(idle: Idle) -> Value {
     }
 }
 
-fn probe(revision: &Revision) -> Value {
-    let probe = &revision.probe;
+fn probe(probe: &Probe) -> Value {
     let action = match &probe.action {
         ProbeAction::Tcp => json!("tcp"),
         ProbeAction::Http { path, headers } => {
             let names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
             json!({ "path": path, "headers": names })
         }
+        ProbeAction::Grpc { service } => json!({ "grpc": service }),
+        // Its arguments may be secret.
+        ProbeAction::Exec { command } => json!({ "exec": command.first() }),
     };
     json!({
         "action": action,
+        "elsewhere": probe.elsewhere,
         "period": length(probe.period),
         "timeout": length(probe.timeout),
         "initial_delay": length(probe.initial_delay),
@@ -389,7 +394,7 @@ fn length(length: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proxy_config::model::{Holding, ObjectRef, Probe, Scale};
+    use proxy_config::model::{Holding, ObjectRef, Scale};
     use std::collections::BTreeMap;
 
     fn secretive() -> Config {
@@ -419,7 +424,8 @@ mod tests {
             scale: Scale::default(),
             holding: Holding::default(),
             idle: Idle::Stop,
-            probe: Probe::default(),
+            probes: Default::default(),
+            resources: Default::default(),
             command: Command::Run(vec!["app".to_owned(), "--password=hush".to_owned()]),
             env: vec![("DB_PASSWORD".to_owned(), "hush".to_owned())],
             directory: "/tmp".into(),

@@ -5,8 +5,8 @@
 use super::backoff::Failure;
 use super::ended::Crash;
 use super::fleet::Floor;
+use super::healthy::not_passed;
 use super::instance::{Instance, Phase};
-use super::probe::Probing;
 use super::ramp;
 use super::unit::Unit;
 use crate::clock::{Duration, Instant};
@@ -14,7 +14,6 @@ use crate::cluster::Endpoint;
 use crate::driver::{InstanceId, Order};
 use crate::fault::Kind;
 use crate::record::Cause;
-use proxy_config::model::ProbeAction;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -44,11 +43,8 @@ impl Unit {
                 continue;
             }
             instance.slow = true;
-            let why = match (&instance.phase, &self.revision.probe.action) {
-                (Phase::Probing(address), ProbeAction::Http { path, .. }) => {
-                    format!("its readiness probe GET {path} on {address} has not passed")
-                }
-                (Phase::Probing(address), ProbeAction::Tcp) => format!("{address} is not accepting"),
+            let why = match &instance.phase {
+                Phase::Probing(address) => not_passed(&self.revision.probes, *address),
                 _ => "nothing listens on the port that PORT names in its environment; the command must \
                       listen there, on 127.0.0.1 or 0.0.0.0"
                     .to_owned(),
@@ -72,8 +68,9 @@ impl Unit {
         }
     }
 
-    fn never_ready(&mut self, now: Instant, id: InstanceId, how: String, floor: &mut Floor) {
-        let grace = self.grace();
+    pub fn never_ready(&mut self, now: Instant, id: InstanceId, how: String, floor: &mut Floor) {
+        let written = self.revision.probes.startup.as_ref().and_then(|probe| probe.grace);
+        let grace = written.unwrap_or(self.grace());
         let Some(instance) = self.instances.get_mut(&id) else { return };
         let kind = if instance.listening.is_some() { Kind::NeverReady } else { Kind::NeverListened };
         let failure = Failure { kind, since: instance.since, ready: None };
@@ -83,41 +80,7 @@ impl Unit {
         self.failed(now, crash, failure, floor);
     }
 
-    /// An instance's port accepts.
-    pub fn listening(&mut self, now: Instant, id: InstanceId, address: SocketAddr, floor: &mut Floor) {
-        let Some(instance) = self.instances.get_mut(&id) else { return };
-        if !matches!(instance.phase, Phase::Starting) {
-            return;
-        }
-        instance.listening = Some(now);
-        let probe = &self.revision.probe;
-        if matches!(probe.action, ProbeAction::Tcp) && probe.initial_delay.is_zero() && probe.success <= 1 {
-            self.ready(now, id, address);
-            return;
-        }
-        instance.phase = Phase::Probing(address);
-        floor.probes.push(Probing {
-            instance: id,
-            address,
-            since: instance.since,
-            probe: probe.clone(),
-            protocol: self.revision.protocol,
-        });
-    }
-
-    /// The verdict of an instance's probe.
-    pub fn probed(&mut self, now: Instant, id: InstanceId, good: bool, floor: &mut Floor) {
-        let Some(Phase::Probing(address)) = self.instances.get(&id).map(|instance| &instance.phase) else {
-            return;
-        };
-        if good {
-            self.ready(now, id, *address);
-        } else {
-            self.never_ready(now, id, "did not pass its readiness probe".into(), floor);
-        }
-    }
-
-    fn ready(&mut self, now: Instant, id: InstanceId, address: SocketAddr) {
+    pub fn ready(&mut self, now: Instant, id: InstanceId, address: SocketAddr) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         let unlimited = self.revision.concurrency == 0;
         let limit = if unlimited { ramp::FIRST } else { self.revision.concurrency };

@@ -80,6 +80,10 @@ impl Unit {
                 tracing::warn!(instance = &*instance.name, "the frozen instance {}", exit.how);
                 return;
             }
+            Phase::Unready { endpoint, .. } => {
+                endpoint.end();
+                self.lost += 1;
+            }
             Phase::Draining { endpoint, .. } => endpoint.end(),
             Phase::Starting | Phase::Probing(_) => {}
         }

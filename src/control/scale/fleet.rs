@@ -5,7 +5,7 @@
 use super::Setup;
 use super::memory::Memory;
 use super::pace::Bucket;
-use super::probe::Probing;
+use super::probe::{Probing, Word};
 use super::unit::Unit;
 use crate::autoscaler::{Demand, Flavour, Kpa};
 use crate::clock::{Duration, Instant};
@@ -190,9 +190,17 @@ impl Fleet {
         }
     }
 
-    /// A probe came to a verdict.
-    pub fn probed(&mut self, now: Instant, instance: InstanceId, good: bool) {
-        self.with(now, instance, |unit, floor| unit.probed(now, instance, good, floor));
+    /// The probes of an instance say something.
+    pub fn probed(&mut self, now: Instant, instance: InstanceId, word: Word) {
+        self.with(now, instance, |unit, floor| unit.probed(now, instance, word, floor));
+    }
+
+    /// Whether an instance's probes are still to be asked. Those that are not may be asked again later.
+    pub fn listens_to_probes(&mut self, id: InstanceId) -> bool {
+        let unit = self.floor.owners.get(&id).and_then(|key| self.units.get_mut(key));
+        let Some(instance) = unit.and_then(|unit| unit.instances.get_mut(&id)) else { return false };
+        instance.probed = instance.listens_to_probes();
+        instance.probed
     }
 
     fn with(&mut self, now: Instant, instance: InstanceId, f: impl FnOnce(&mut Unit, &mut Floor)) {

@@ -25,7 +25,7 @@ impl Unit {
 
     /// Ends, or freezes, an instance that takes no more requests and has none.
     pub fn rest(&mut self, now: Instant, id: InstanceId, floor: &mut Floor) {
-        let (freezes, grace) = (self.freezes(), self.grace());
+        let (freezes, grace) = (self.freezes(), self.grace_of(id));
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.remember();
         match &instance.phase {

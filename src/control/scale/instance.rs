@@ -22,6 +22,13 @@ pub(super) enum Phase {
         /// Since when.
         since: Instant,
     },
+    /// Not among the members while its readiness probe fails; finishes what it has.
+    Unready {
+        /// What it was among them, and will be again.
+        endpoint: Arc<Endpoint>,
+        /// Since when it was ready.
+        ready: Instant,
+    },
     /// No longer among the members; finishes what it has.
     Draining {
         /// What it was among them.
@@ -50,6 +57,7 @@ impl Phase {
             Phase::Starting => "starting",
             Phase::Probing(_) => "probing",
             Phase::Ready { .. } => "ready",
+            Phase::Unready { .. } => "unready",
             Phase::Draining { .. } => "draining",
             Phase::Frozen { .. } => "frozen",
             Phase::Stopping => "stopping",
@@ -89,6 +97,10 @@ pub(super) struct Instance {
     pub used: Instant,
     /// Whether its slow start was told.
     pub slow: bool,
+    /// Its probes are being asked.
+    pub probed: bool,
+    /// When it is asked to end whatever it still has.
+    pub end_by: Option<Instant>,
     /// Slots it had granted at the last look.
     granted: u64,
 }
@@ -119,6 +131,8 @@ impl Instance {
             ramp: None,
             used: now,
             slow: false,
+            probed: false,
+            end_by: None,
             granted: 0,
         }
     }
@@ -134,7 +148,9 @@ impl Instance {
     /// Notes, before it is forgotten, whether it was ever of use.
     pub fn remember(&mut self) {
         let endpoint = match &self.phase {
-            Phase::Ready { endpoint, .. } | Phase::Draining { endpoint, .. } => endpoint,
+            Phase::Ready { endpoint, .. }
+            | Phase::Unready { endpoint, .. }
+            | Phase::Draining { endpoint, .. } => endpoint,
             Phase::Starting | Phase::Probing(_) | Phase::Frozen { .. } | Phase::Stopping => return,
         };
         self.worked |= endpoint.granted() > 0;
@@ -151,6 +167,16 @@ impl Instance {
             Phase::Ready { endpoint, .. } => Some(endpoint),
             _ => None,
         }
+    }
+
+    /// Whether it is put aside by its readiness probe.
+    pub fn is_unready(&self) -> bool {
+        matches!(self.phase, Phase::Unready { .. })
+    }
+
+    /// Whether its probes have something to say.
+    pub fn listens_to_probes(&self) -> bool {
+        matches!(self.phase, Phase::Probing(_) | Phase::Ready { .. } | Phase::Unready { .. })
     }
 
     /// Since when it is frozen, if it is.
@@ -171,6 +197,7 @@ impl Instance {
     pub fn ready_for(&self, now: Instant) -> Option<Duration> {
         match &self.phase {
             Phase::Ready { since, .. }
+            | Phase::Unready { ready: since, .. }
             | Phase::Draining { ready: since, .. }
             | Phase::Frozen { ready: since, .. } => Some(now.saturating_duration_since(*since)),
             Phase::Starting | Phase::Probing(_) | Phase::Stopping => None,

@@ -53,8 +53,15 @@ impl Unit {
     /// Takes a ready instance from the members, and ends it when it has nothing left.
     pub fn retire(&mut self, now: Instant, id: InstanceId, floor: &mut Floor) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
-        let Phase::Ready { endpoint, since } = &instance.phase else { return };
-        let (endpoint, ready) = (endpoint.clone(), *since);
+        let (Phase::Ready { endpoint, since: ready } | Phase::Unready { endpoint, ready }) = &instance.phase
+        else {
+            return;
+        };
+        let (endpoint, ready) = (endpoint.clone(), *ready);
+        if instance.is_unready() {
+            instance.phase = Phase::Draining { endpoint, ready, since: now };
+            return;
+        }
         match self.members.dismiss(&endpoint, self.removed.is_none()) {
             Dismissed::Wanted => {}
             Dismissed::Idle => self.rest(now, id, floor),
@@ -68,7 +75,8 @@ impl Unit {
 
     /// Ends, or freezes, those that have drained.
     pub fn drain(&mut self, now: Instant, floor: &mut Floor) {
-        let over = |one: &&Instance| matches!(&one.phase, Phase::Draining { endpoint, .. } if endpoint.active() == 0);
+        let due = |one: &Instance| one.end_by.is_some_and(|at| at <= now);
+        let over = |one: &&Instance| matches!(&one.phase, Phase::Draining { endpoint, .. } if endpoint.active() == 0 || due(one));
         let ids: Vec<_> = self.instances.values().filter(over).map(|instance| instance.id).collect();
         for id in ids {
             self.rest(now, id, floor);
@@ -80,7 +88,7 @@ impl Unit {
         let grace = self.grace();
         for instance in self.instances.values_mut().filter(|instance| instance.outdated) {
             match &instance.phase {
-                Phase::Ready { endpoint, since } => {
+                Phase::Ready { endpoint, since } | Phase::Unready { endpoint, ready: since } => {
                     endpoint.close();
                     self.members.remove(endpoint.id);
                     instance.phase =
@@ -121,7 +129,10 @@ impl Unit {
         self.removed = Some(now);
         self.members.refuse(Kind::Removed);
         for instance in self.instances.values_mut() {
-            if let Phase::Ready { endpoint, .. } | Phase::Draining { endpoint, .. } = &instance.phase {
+            if let Phase::Ready { endpoint, .. }
+            | Phase::Unready { endpoint, .. }
+            | Phase::Draining { endpoint, .. } = &instance.phase
+            {
                 endpoint.close();
                 self.members.remove(endpoint.id);
             }

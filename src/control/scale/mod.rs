@@ -6,12 +6,14 @@
 //! become ready are put among the cluster's members, and those offer their places to who waits.
 
 mod account;
+mod ask;
 mod backoff;
 mod begin;
 mod ended;
 mod fleet;
 mod foresee;
 mod frozen;
+mod healthy;
 mod instance;
 mod leaving;
 mod ledger;
@@ -26,13 +28,14 @@ mod unit;
 
 use crate::activator::Bell;
 use crate::autoscaler::{Demand, Flavour};
-use crate::clock::{self, Duration, Instant};
+use crate::clock::{self, Duration};
 use crate::cluster::Registry;
 use crate::driver::{Driver, Event, InstanceId};
 use crate::telemetry::Telemetry;
 use fleet::Fleet;
 pub use pace::Pace;
 use parking_lot::Mutex;
+use probe::Word;
 use proxy_config::model::Revision;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -126,15 +129,15 @@ impl Scaler {
 struct Task {
     scaler: Scaler,
     bell: Arc<Bell>,
-    probed: UnboundedSender<(InstanceId, bool)>,
-    verdicts: UnboundedReceiver<(InstanceId, bool)>,
+    probed: UnboundedSender<(InstanceId, Word)>,
+    words: UnboundedReceiver<(InstanceId, Word)>,
     probes: HashMap<InstanceId, AbortHandle>,
 }
 
 impl Task {
     fn new(scaler: Scaler, bell: Arc<Bell>) -> Task {
-        let (probed, verdicts) = unbounded_channel();
-        Task { scaler, bell, probed, verdicts, probes: HashMap::new() }
+        let (probed, words) = unbounded_channel();
+        Task { scaler, bell, probed, words, probes: HashMap::new() }
     }
 
     async fn run(mut self, mut events: UnboundedReceiver<Event>) {
@@ -148,9 +151,8 @@ impl Task {
             };
             tokio::select! {
                 Some(event) = events.recv() => self.event(event),
-                Some((instance, good)) = self.verdicts.recv() => {
-                    self.probes.remove(&instance);
-                    self.scaler.fleet.lock().probed(clock::now(), instance, good);
+                Some((instance, word)) = self.words.recv() => {
+                    self.scaler.fleet.lock().probed(clock::now(), instance, word);
                 }
                 () = self.bell.rung() => {
                     let (now, rung) = (clock::now(), self.bell.take());
@@ -160,7 +162,7 @@ impl Task {
                 () = self.scaler.changed.notified() => {}
                 () = due => self.scaler.fleet.lock().tick(clock::now()),
             }
-            self.start_probes(clock::now());
+            self.start_probes();
             if self.scaler.fleet.lock().is_over() {
                 return;
             }
@@ -176,16 +178,30 @@ impl Task {
         self.scaler.fleet.lock().event(clock::now(), event);
     }
 
-    fn start_probes(&mut self, now: Instant) {
-        let wanted = self.scaler.fleet.lock().take_probes();
+    /// Asks those who are to be asked from now on, and no longer those who are not.
+    fn start_probes(&mut self) {
+        let mut fleet = self.scaler.fleet.lock();
+        let wanted = fleet.take_probes();
+        self.probes.retain(|instance, probe| {
+            let stays = fleet.listens_to_probes(*instance);
+            if !stays {
+                probe.abort();
+            }
+            stays
+        });
+        drop(fleet);
         for probing in wanted {
             let (instance, probed) = (probing.instance, self.probed.clone());
             let task = tokio::spawn(async move {
-                let good = probe::run(&probing, now).await;
-                // The scaler has ended: nobody waits for the verdict.
-                let _ = probed.send((instance, good));
+                let say = |word| {
+                    // The scaler has ended: nobody listens.
+                    let _ = probed.send((instance, word));
+                };
+                probe::run(&probing, say).await;
             });
-            self.probes.insert(instance, task.abort_handle());
+            if let Some(before) = self.probes.insert(instance, task.abort_handle()) {
+                before.abort();
+            }
         }
     }
 }

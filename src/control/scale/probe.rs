@@ -1,163 +1,156 @@
-//! Readiness probes, from the moment an instance's port is open.
+//! How an instance is asked how it is, from the moment its port is open.
 //!
-//! They run on the control thread, each a task of its own that ends with a verdict or with the instance.
+//! One task for each instance that has more to be asked than whether its port is open; it ends with the
+//! instance, or when the instance takes no more requests. Kubernetes' rules: the startup probe goes before the
+//! others; readiness puts the instance among the members and takes it out; liveness has it replaced. One thing
+//! is done otherwise: until the first good answer nobody waits for a period, as requests may wait for it.
 
+use super::ask::ask;
 use crate::clock::{self, Duration, Instant};
-use crate::driver::InstanceId;
-use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use proxy_config::model::{Probe, ProbeAction, Protocol};
+use crate::driver::{Exec, InstanceId};
+use proxy_config::model::{Probe, Probes, Protocol};
+use std::fmt;
 use std::net::SocketAddr;
-use tokio::net::TcpStream;
 
-/// Without a period: at first, and at most.
-const EAGER: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
-const AGENT: &str = "kube-probe/pilotlight";
+/// Between the first tries: at first, and at most where no period is written.
+const EAGER: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(250));
+/// Between looks at what has been ready, where no period is written.
+const PERIOD: Duration = Duration::from_secs(10);
+/// The failures it takes then.
+const FAILURES: u32 = 3;
 
-/// A probe to be run.
-#[derive(Clone, Debug)]
+/// What is to be asked of an instance.
+#[derive(Clone)]
 pub(super) struct Probing {
     pub instance: InstanceId,
     pub address: SocketAddr,
     /// When the instance was started.
     pub since: Instant,
-    pub probe: Probe,
+    pub probes: Probes,
     pub protocol: Protocol,
+    /// It has been ready before.
+    pub resumed: bool,
+    /// Runs commands beside it.
+    pub exec: Option<Exec>,
 }
 
-/// Probes until a verdict: true after `success` good answers in a row, false after `failure` bad ones.
-/// With `failure` 0 it goes on until it is aborted.
-pub(super) async fn run(probing: &Probing, now: Instant) -> bool {
-    let probe = &probing.probe;
-    let delay = (probing.since + probe.initial_delay).saturating_duration_since(now);
-    if !delay.is_zero() {
-        tokio::time::sleep(delay).await;
+impl fmt::Debug for Probing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probing").field("instance", &self.instance).finish_non_exhaustive()
     }
-    let (begin, mut good, mut bad) = (clock::now(), 0, 0);
+}
+
+/// What the probes say of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// It is ready, or ready again.
+    Ready,
+    /// It is not ready for now.
+    Unready,
+    /// The startup probe failed for good.
+    NeverStarted,
+    /// The liveness probe failed.
+    Dead,
+}
+
+/// Whether there is anything to be asked of an instance once it is ready.
+pub(super) fn lasts(probes: &Probes) -> bool {
+    probes.readiness.is_some() || probes.liveness.is_some()
+}
+
+/// Asks until it is aborted, or nothing is left to be asked. `say` takes each change.
+pub(super) async fn run(probing: &Probing, say: impl Fn(Word)) {
+    let probes = &probing.probes;
+    if !probing.resumed
+        && let Some(startup) = &probes.startup
+    {
+        if !first(probing, startup).await {
+            return say(Word::NeverStarted);
+        }
+        if probes.readiness.is_none() {
+            say(Word::Ready);
+        }
+    } else if !probing.resumed && probes.readiness.is_none() {
+        say(Word::Ready);
+    }
+    let readiness = async {
+        let Some(readiness) = &probes.readiness else { return };
+        if !probing.resumed {
+            // With no limit of failures it ends only well.
+            first(probing, &Probe { failure: 0, ..readiness.clone() }).await;
+            say(Word::Ready);
+        }
+        watch(probing, readiness, &say).await;
+    };
+    let liveness = async {
+        let Some(liveness) = &probes.liveness else { return };
+        delay(probing, liveness).await;
+        alive(probing, liveness).await;
+        say(Word::Dead);
+    };
+    tokio::join!(readiness, liveness);
+}
+
+async fn delay(probing: &Probing, probe: &Probe) {
+    let begin = probing.since + probe.initial_delay;
+    let wait = begin.saturating_duration_since(clock::now());
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Asks until there are enough good answers in a row, at short intervals that grow. Where failures are
+/// counted they are counted in time: as long as so many periods last.
+async fn first(probing: &Probing, probe: &Probe) -> bool {
+    delay(probing, probe).await;
+    let (begin, mut good) = (clock::now(), 0);
+    let most = if probe.period.is_zero() { EAGER.1 } else { probe.period };
     loop {
-        // A timeout of zero is as good as none given: Kubernetes means one second.
-        let timeout = if probe.timeout.is_zero() { Duration::from_secs(1) } else { probe.timeout };
-        let passed = tokio::time::timeout(timeout, ask(probing)).await.unwrap_or(None).is_some();
-        (good, bad) = if passed { (good + 1, 0) } else { (0, bad + 1) };
-        if good >= probe.success.max(1) {
+        let passed = ask(probing, probe).await;
+        good = if passed { good + 1 } else { 0 };
+        if good >= probe.success {
             return true;
         }
-        if probe.failure > 0 && bad >= probe.failure {
+        let took = clock::now().saturating_duration_since(begin);
+        if probe.failure > 0 && !passed && took >= probe.period.saturating_mul(probe.failure) {
             return false;
         }
-        let pause = match probe.period {
-            Duration::ZERO => ((clock::now() - begin) / 20).clamp(EAGER.0, EAGER.1),
-            period => period,
-        };
+        // One more good answer is worth as much as it is later.
+        let pause =
+            if passed && !probe.period.is_zero() { probe.period } else { (took / 20).clamp(EAGER.0, most) };
         tokio::time::sleep(pause).await;
     }
 }
 
-/// One try. None: not good.
-async fn ask(probing: &Probing) -> Option<()> {
-    let stream = TcpStream::connect(probing.address).await.ok()?;
-    let ProbeAction::Http { path, headers } = &probing.probe.action else { return Some(()) };
-    let io = TokioIo::new(stream);
-    let status = match probing.protocol {
-        Protocol::Http1 => {
-            let (mut sender, connection) = http1::handshake(io).await.ok()?;
-            let connection = Connection(tokio::spawn(connection));
-            let answer = sender.send_request(request(probing, path, headers, false)?).await.ok()?;
-            drop(connection);
-            answer.status()
+/// Tells each change of an instance that is ready.
+async fn watch(probing: &Probing, probe: &Probe, say: &impl Fn(Word)) {
+    let period = if probe.period.is_zero() { PERIOD } else { probe.period };
+    let failures = if probe.failure == 0 { FAILURES } else { probe.failure };
+    let (mut ready, mut row) = (true, 0);
+    loop {
+        tokio::time::sleep(period).await;
+        let passed = ask(probing, probe).await;
+        row = if passed == ready { 0 } else { row + 1 };
+        let enough = if ready { failures } else { probe.success };
+        if row >= enough {
+            (ready, row) = (!ready, 0);
+            say(if ready { Word::Ready } else { Word::Unready });
         }
-        Protocol::Http2 => {
-            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.ok()?;
-            let connection = Connection(tokio::spawn(connection));
-            let answer = sender.send_request(request(probing, path, headers, true)?).await.ok()?;
-            drop(connection);
-            answer.status()
-        }
-    };
-    (200..400).contains(&status.as_u16()).then_some(())
-}
-
-/// A connection's task, which ends with the try.
-struct Connection<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for Connection<T> {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
-fn request(
-    probing: &Probing,
-    path: &str,
-    headers: &[(String, String)],
-    whole: bool,
-) -> Option<http::Request<Empty<Bytes>>> {
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    let uri = if whole { format!("http://{}{path}", probing.address) } else { path };
-    let mut request = http::Request::get(uri).header(http::header::USER_AGENT, AGENT);
-    let named =
-        |name: http::HeaderName| headers.iter().any(|(given, _)| name.as_str().eq_ignore_ascii_case(given));
-    if !whole && !named(http::header::HOST) {
-        request = request.header(http::header::HOST, probing.address.to_string());
+/// Returns when the instance has failed so often in a row as it takes.
+async fn alive(probing: &Probing, probe: &Probe) {
+    let mut bad = 0;
+    loop {
+        bad = if ask(probing, probe).await { 0 } else { bad + 1 };
+        if bad >= probe.failure.max(1) {
+            return;
+        }
+        tokio::time::sleep(probe.period.max(EAGER.0)).await;
     }
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    request.body(Empty::new()).ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use hyper::service::service_fn;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    /// Serves each connection once, with the statuses in order and the last for ever.
-    async fn server(statuses: &'static [u16]) -> SocketAddr {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let count = Arc::new(AtomicU32::new(0));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let count = count.clone();
-                let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                    assert_eq!(request.uri().path(), "/ready");
-                    assert_eq!(request.headers()["x-probe"], "yes");
-                    let n = count.fetch_add(1, Ordering::SeqCst) as usize;
-                    let status = statuses[n.min(statuses.len() - 1)];
-                    let answer = http::Response::builder().status(status).body(Empty::<Bytes>::new());
-                    async move { answer }
-                });
-                let auto = hyper::server::conn::http1::Builder::new();
-                tokio::spawn(auto.serve_connection(TokioIo::new(stream), service));
-            }
-        });
-        address
-    }
-
-    fn check(statuses: &'static [u16], success: u32, failure: u32, want: bool) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let got = runtime.block_on(async {
-            let address = server(statuses).await;
-            let headers = vec![("X-Probe".to_owned(), "yes".to_owned())];
-            let action = ProbeAction::Http { path: "ready".into(), headers };
-            let probe = Probe { action, success, failure, ..Probe::default() };
-            let now = clock::now();
-            let probing = Probing { instance: 1, address, since: now, probe, protocol: Protocol::Http1 };
-            tokio::time::timeout(Duration::from_secs(20), run(&probing, now)).await.unwrap()
-        });
-        assert_eq!(got, want, "{statuses:?}");
-    }
-
-    #[test]
-    fn the_verdict_follows_from_answers_in_a_row() {
-        check(&[200], 1, 0, true);
-        check(&[302], 1, 0, true);
-        check(&[503, 503, 200], 1, 0, true);
-        check(&[200, 503, 200, 200], 2, 3, true);
-        check(&[503, 500, 404], 1, 3, false);
-    }
-}
+#[path = "probe_tests.rs"]
+mod tests;

@@ -63,9 +63,9 @@ fn function(unit: &Unit, now: Instant) -> Value {
 
 fn instance(one: &Instance, now: Instant) -> Value {
     let (port, in_flight) = match &one.phase {
-        Phase::Ready { endpoint, .. } | Phase::Draining { endpoint, .. } => {
-            (Some(endpoint.address.port()), endpoint.active())
-        }
+        Phase::Ready { endpoint, .. }
+        | Phase::Unready { endpoint, .. }
+        | Phase::Draining { endpoint, .. } => (Some(endpoint.address.port()), endpoint.active()),
         Phase::Probing(address) | Phase::Frozen { address, .. } => (Some(address.port()), 0),
         Phase::Starting | Phase::Stopping => (None, 0),
     };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::activator::{Ask, Ticket};
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::cluster::{Members, Rng, Slot, Taken};
 use crate::driver::{Exit, How, Order};
 use crate::fault::Kind;
@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 
 mod failing;
 mod frozen;
+mod health;
 mod held;
 mod holders;
 mod last_moment;
@@ -39,6 +40,10 @@ impl Driver for Fake {
 
     fn stop(&mut self, instance: InstanceId, _: Duration) {
         self.0.lock().stopped.push(instance);
+    }
+
+    fn exec(&self, _: InstanceId) -> Option<crate::driver::Exec> {
+        None
     }
 
     fn freeze(&mut self, instance: InstanceId) {
@@ -406,14 +411,14 @@ fn what_never_listens_is_given_up() {
 #[test]
 fn a_probe_stands_between_the_port_and_the_members() {
     let mut hello = revision("hello", 1, 0);
-    hello.probe.initial_delay = SECOND;
+    hello.probes.readiness = Some(proxy_config::model::Probe { initial_delay: SECOND, ..Default::default() });
     let mut world = World::new(64, &[hello]);
     let mut ticket = world.wait("hello");
     world.hear();
     world.listen(1);
     assert!(answer(&mut ticket).is_none());
     assert_eq!(world.fleet.take_probes().len(), 1);
-    world.fleet.probed(world.now, 1, true);
+    world.fleet.probed(world.now, 1, probe::Word::Ready);
     assert!(matches!(answer(&mut ticket), Some(Ok(_))));
 }
 

@@ -138,6 +138,10 @@ impl Unit {
         if runs_otherwise(&self.revision, revision) {
             self.instances.values_mut().for_each(|instance| instance.outdated = true);
         }
+        if self.revision.probes != revision.probes {
+            let ready = self.instances.values_mut().filter(|instance| instance.ready().is_some());
+            ready.for_each(|instance| instance.probed = false);
+        }
         self.terms = Terms::of(revision);
         self.kpa.update(Settings::of(revision));
         for endpoint in self.instances.values().filter_map(Instance::ready) {
@@ -156,7 +160,7 @@ impl Unit {
 
     /// Instances that take requests or are about to.
     pub fn present(&self) -> u32 {
-        self.count(|instance| instance.is_starting() || instance.ready().is_some())
+        self.count(|one| one.is_starting() || one.ready().is_some() || one.is_unready())
     }
 
     /// Whether nothing of it is left to be done.
@@ -221,6 +225,7 @@ impl Unit {
         self.say_bound(now, &plan, floor);
         let missing = plan.start + plan.short;
         let since = all.oldest.unwrap_or(now);
+        let missing = missing.min(self.room_of_its_own());
         let missing = missing - self.reopen(missing);
         let missing = missing - self.thaw(now, missing, since, floor);
         let room = floor.room();
@@ -242,6 +247,10 @@ impl Unit {
             (0..start).for_each(|_| self.start(now, asked, (cause, since), floor));
         }
         self.stop_some(now, plan.stop, floor);
+        if plan.wanted == 0 && self.peaks.highest(now, self.terms.horizon()) == 0 {
+            self.stop_unready(now, floor);
+        }
+        self.probe_again(floor);
         self.bound = plan.bound.is_some();
         self.starved = short > 0;
         short
@@ -380,6 +389,7 @@ impl Unit {
 
 /// Whether instances of the one are not what instances of the other would be.
 fn runs_otherwise(one: &Revision, other: &Revision) -> bool {
-    let program = |of: &Revision| (of.command.clone(), of.env.clone(), of.directory.clone(), of.protocol);
+    let program =
+        |of: &Revision| (of.command.clone(), of.env.clone(), of.directory.clone(), of.protocol, of.resources);
     program(one) != program(other)
 }

@@ -1,13 +1,10 @@
 //! A Knative Service's tree to its struct, and the rules between its fields.
 
 use super::{Container, RevisionTemplate, Service, TrafficTarget};
-use super::{holding, scale};
+use super::{container, holding, scale};
 use crate::api::Meta;
 use crate::decode::Cursor;
-use crate::document::Value;
-use crate::model::{Probe, ProbeAction};
 use crate::report::At;
-use std::time::Duration;
 
 const E: &str = "IST0106";
 
@@ -93,7 +90,7 @@ fn template(cursor: &Cursor<'_>, service: &str) -> Option<RevisionTemplate> {
         local_command: said.local_command,
         container_concurrency: limited("containerConcurrency", 1000),
         timeout_seconds: if timeout == 0 { DEFAULT_TIMEOUT_SECONDS } else { timeout },
-        container: container(&spec.field("containers"))?,
+        container: serving(&spec.field("containers"))?,
     })
 }
 
@@ -106,7 +103,7 @@ fn is_label(text: &str) -> bool {
 }
 
 /// The one that serves: the only one, else the one with ports.
-fn container(list: &Cursor<'_>) -> Option<Container> {
+fn serving(list: &Cursor<'_>) -> Option<Container> {
     let all: Vec<Cursor<'_>> = list.items().collect();
     let serving: Vec<&Cursor<'_>> =
         all.iter().filter(|c| c.field("ports").items().next().is_some()).collect();
@@ -174,7 +171,8 @@ fn one_container(cursor: &Cursor<'_>) -> Container {
         env: env(&cursor.field("env")),
         port: port_number,
         h2c: name_text == "h2c",
-        readiness: probe(&cursor.field("readinessProbe"), port_number),
+        probes: Box::new(container::probes(cursor, port_number)),
+        resources: container::resources(&cursor.field("resources")),
     }
 }
 
@@ -207,53 +205,6 @@ fn env(list: &Cursor<'_>) -> Vec<(String, String)> {
         out.push((text, value_text));
     }
     out
-}
-
-fn probe(cursor: &Cursor<'_>, container_port: Option<u16>) -> Probe {
-    let mut probe = Probe::default();
-    if !cursor.is_present() {
-        return probe;
-    }
-    let (http, tcp) = (cursor.field("httpGet"), cursor.field("tcpSocket"));
-    let actions = ["httpGet", "tcpSocket", "exec", "grpc"];
-    if actions.iter().filter(|name| cursor.field(name).is_present()).count() > 1 {
-        cursor.error(E, "expected exactly one of httpGet, tcpSocket, exec or grpc");
-    }
-    for action in [&http, &tcp] {
-        probe_port(&action.field("port"), container_port.unwrap_or(8080));
-    }
-    if http.is_present() {
-        if http.field("scheme").text() == Some("HTTPS") {
-            http.field("scheme").warn("SC007", "probing by HTTPS does not act yet: HTTP is used");
-        }
-        let path = http.field("path").string().unwrap_or_default();
-        let path = if path.starts_with('/') { path } else { format!("/{path}") };
-        if path.bytes().any(|b| b <= b' ' || b == 0x7f) {
-            http.field("path").error(E, format!("invalid path {path:?}"));
-        }
-        let headers = http.field("httpHeaders");
-        let headers = headers
-            .items()
-            .filter_map(|h| Some((h.field("name").string()?, h.field("value").string()?)))
-            .collect();
-        probe.action = ProbeAction::Http { path, headers };
-    }
-    let seconds = |name: &str| cursor.field(name).number::<u32>();
-    let length = |name: &str| seconds(name).map(|s| Duration::from_secs(u64::from(s)));
-    probe.period = length("periodSeconds").unwrap_or(probe.period);
-    probe.timeout = length("timeoutSeconds").filter(|t| !t.is_zero()).unwrap_or(probe.timeout);
-    probe.initial_delay = length("initialDelaySeconds").unwrap_or_default();
-    probe.success = seconds("successThreshold").filter(|n| *n > 0).unwrap_or(1);
-    probe
-}
-
-/// Knative probes the port that serves, whatever else is written; so do we, and say so.
-fn probe_port(port: &Cursor<'_>, container_port: u16) {
-    if let Some(Value::Number(text)) = port.node().map(|n| &n.value)
-        && text.parse::<u16>().ok().is_none_or(|p| p != container_port && p != 0)
-    {
-        port.warn("IST0133", format!("the container's port {container_port} is probed, not {text}"));
-    }
 }
 
 fn traffic(list: &Cursor<'_>) -> Option<Vec<TrafficTarget>> {

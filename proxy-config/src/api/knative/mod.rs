@@ -1,6 +1,7 @@
 //! Knative's kinds, as people write them.
 
 pub(crate) mod autoscaler;
+mod container;
 mod decode;
 mod holding;
 mod idle;

@@ -1,7 +1,7 @@
 //! Knative Service: a function, its template and how traffic is split over its revisions.
 
 use crate::api::Meta;
-use crate::model::{Holding, Idle, Probe, Scale};
+use crate::model::{Holding, Idle, Probes, Resources, Scale};
 use crate::report::{At, Place};
 
 /// `serving.knative.dev` Service.
@@ -61,8 +61,10 @@ pub struct Container {
     pub port: Option<u16>,
     /// `ports[0].name` is `h2c`.
     pub h2c: bool,
-    /// `readinessProbe`, defaults filled in.
-    pub readiness: Probe,
+    /// Its probes, defaults filled in.
+    pub probes: Box<Probes>,
+    /// `resources`.
+    pub resources: Resources,
 }
 
 /// `spec.traffic[]`.

@@ -13,8 +13,8 @@ const fn millis(n: u64) -> Duration {
 enum Step {
     /// Its port opens.
     Listens,
-    /// Its probe comes to this verdict.
-    Probe(bool),
+    /// Its probes say this.
+    Probe(probe::Word),
     /// Time passes.
     Pass(Duration),
     /// It ends, or never was; the flag: somebody else has its port.
@@ -40,7 +40,7 @@ impl World {
     fn step(&mut self, step: Step) {
         match step {
             Listens => self.listen(self.newest()),
-            Probe(good) => self.fleet.probed(self.now, self.newest(), good),
+            Probe(word) => self.fleet.probed(self.now, self.newest(), word),
             Pass(length) => self.wind(length),
             Ends(how, port_taken) => self.end(how, port_taken),
         }
@@ -61,7 +61,8 @@ impl World {
 fn once(steps: &[Step], told: Option<Kind>, crash: Kind, next_waits: bool) {
     let mut hello = revision("hello", 1, 1);
     if steps.iter().any(|step| matches!(step, Probe(_))) {
-        hello.probe.initial_delay = millis(1);
+        hello.probes.readiness =
+            Some(proxy_config::model::Probe { initial_delay: millis(1), ..Default::default() });
     }
     let mut world = World::new(64, &[hello]);
     let mut ticket = world.wait("hello");
@@ -86,9 +87,9 @@ fn each_way_to_fail_is_told_at_once_under_its_own_name() {
     once(&[Ends("not in PATH", false)], Some(CannotStart), CannotStart, false);
     // Another port is tried first.
     once(&[Ends("exit", true)], None, PortTaken, true);
-    once(&[Listens, Probe(false)], Some(NeverReady), NeverReady, true);
+    once(&[Listens, Probe(probe::Word::NeverStarted)], Some(NeverReady), NeverReady, true);
     once(&[Pass(601 * SECOND)], Some(NeverListened), NeverListened, true);
-    once(&[Listens, Probe(true), Ends("exit", false)], None, ExitedEarly, true);
+    once(&[Listens, Probe(probe::Word::Ready), Ends("exit", false)], None, ExitedEarly, true);
     once(&[Listens, Pass(5 * SECOND), Ends("exit", false)], None, Flapping, true);
 }
 
