@@ -5,15 +5,24 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
+use crate::policy;
+
 /// What is sent; a head of the size a small client sends.
-const REQUEST: &[u8] = b"GET /hello/world HTTP/1.1\r\nhost: hop.test\r\nuser-agent: hop/1\r\n\
-    accept: application/json, */*\r\naccept-encoding: gzip\r\n\r\n";
+static REQUEST: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let head = "GET /hello/world HTTP/1.1\r\nhost: hop.test\r\nuser-agent: hop/1\r\n\
+        accept: application/json, */*\r\naccept-encoding: gzip\r\n";
+    match policy::token() {
+        Some(token) => format!("{head}authorization: Bearer {token}\r\n\r\n").into_bytes(),
+        None => format!("{head}\r\n").into_bytes(),
+    }
+});
 /// The largest answer; larger ones fail the load.
 const BUFFER: usize = 16 * 1024;
 /// How long no answer at all may come.
@@ -106,7 +115,7 @@ impl Connection {
     fn send(&mut self) -> io::Result<()> {
         self.sent = now();
         // An idle socket takes a small request whole.
-        self.stream.write_all(REQUEST)
+        self.stream.write_all(&REQUEST)
     }
 
     /// Reads what is there; true when the answer is complete.
@@ -154,7 +163,7 @@ pub fn idle_connections(address: SocketAddr, count: usize) -> io::Result<Vec<Tcp
     for _ in 0..count {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(SILENCE))?;
-        stream.write_all(REQUEST)?;
+        stream.write_all(&REQUEST)?;
         let mut filled = 0;
         while answer_length(&buffer[..filled])?.is_none_or(|length| length > filled) {
             match stream.read(&mut buffer[filled..])? {

@@ -8,9 +8,11 @@
 //! `cargo bench --profile release --bench hop` measures the binary that is shipped. `-- --quick` is a smoke test of
 //! the rig itself: its numbers mean little. Proxies are pinned to one core, and upstream and load to the others.
 
+mod handshakes;
 mod instructions;
 mod load;
 mod minimal;
+mod policy;
 mod process;
 mod relay;
 mod report;
@@ -65,6 +67,14 @@ struct Args {
     #[arg(long)]
     mtls: bool,
 
+    /// Give every request a token, and pilotlight a policy of ten rules that asks for it
+    #[arg(long, requires = "mtls")]
+    policy: bool,
+
+    /// Measure full handshakes of mutual TLS instead, beside a bare acceptor
+    #[arg(long, conflicts_with_all = ["mtls", "policy"])]
+    handshakes: bool,
+
     /// Exit with 1 when a bar is missed
     #[arg(long)]
     enforce: bool,
@@ -87,6 +97,8 @@ enum Part {
     Wrap { to: SocketAddr, certificates: PathBuf },
     /// Opens what it carries
     Unwrap { to: SocketAddr, certificates: PathBuf },
+    /// Does handshakes and nothing else
+    Accept { certificates: PathBuf },
 }
 
 /// What is compared.
@@ -116,6 +128,8 @@ struct Scale {
     /// Of one load, after `warmup` that are not counted.
     requests: u32,
     warmup: u32,
+    /// Of one round.
+    handshakes: u32,
     /// The two loads whose difference is what the instructions of one request are taken from.
     instructions: (u32, u32),
     /// The two numbers of idle connections whose difference is what the memory of one is taken from.
@@ -130,6 +144,7 @@ impl Scale {
             rounds: 9,
             requests: 30_000,
             warmup: 2_000,
+            handshakes: 1_000,
             instructions: (3_000, 13_000),
             idle: (1_000, 2_000),
             settle: Duration::from_millis(1500),
@@ -138,6 +153,7 @@ impl Scale {
             rounds: 2,
             requests: 3_000,
             warmup: 300,
+            handshakes: 100,
             instructions: (500, 1_500),
             idle: (100, 200),
             settle: Duration::from_millis(100),
@@ -159,6 +175,7 @@ fn main() -> ExitCode {
         Some(Part::Minimal { to }) => minimal::serve(*to),
         Some(Part::Wrap { to, certificates }) => tls::wrap(*to, certificates),
         Some(Part::Unwrap { to, certificates }) => tls::unwrap(*to, certificates),
+        Some(Part::Accept { certificates }) => tls::accept(certificates),
         None => return compare(&args),
     };
     match outcome {
@@ -174,6 +191,22 @@ fn main() -> ExitCode {
 fn compare(args: &Args) -> ExitCode {
     let scale = Scale::of(args);
     process::raise_descriptor_limit();
+    if args.handshakes {
+        return match handshakes::compare(args, &scale) {
+            Ok(met) if met || !args.enforce => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("hop: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if args.policy
+        && let Err(error) = policy::issue()
+    {
+        eprintln!("hop: {error}");
+        return ExitCode::FAILURE;
+    }
     let measured = match rounds::measure(args, &scale) {
         Ok(measured) => measured,
         Err(error) => {
@@ -181,6 +214,6 @@ fn compare(args: &Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let passed = report::print(&measured, &scale);
+    let passed = report::print(args, &measured, &scale);
     if measured.complete && (passed || !args.enforce) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

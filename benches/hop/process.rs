@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::{Args, Proxy, load, tls};
+use crate::{Args, Proxy, load, policy, tls};
 
 /// How long a process may take until it serves, also under valgrind.
 const START: Duration = Duration::from_secs(60);
@@ -147,7 +147,28 @@ impl Running {
         Ok(running)
     }
 
-    /// `pilotlight run` on a directory that says the least: a Gateway, a route, an upstream.
+    /// pilotlight with a Gateway that asks for certificates, those in `certificates`; nobody stands around it.
+    pub fn gateway(args: &Args, upstream: SocketAddr, certificates: &Path) -> io::Result<Running> {
+        let mut command = Command::new(&args.pilotlight);
+        let running = Running::configured(&mut command, Scratch::new()?, upstream, Some(certificates))?;
+        let began = load::now();
+        while TcpStream::connect(running.address).is_err() {
+            if began.elapsed() > START {
+                return Err(running.explain(&"it does not listen"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(running)
+    }
+
+    /// A bare acceptor with the same certificates.
+    pub fn acceptor(certificates: &Path) -> io::Result<Running> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("accept").arg(certificates);
+        Running::part(&mut command, Scratch::new()?, Place::Measured)
+    }
+
+    /// pilotlight, with `mtls` between a part that encrypts and one that opens.
     fn pilotlight(
         command: &mut Command,
         scratch: Scratch,
@@ -161,20 +182,32 @@ impl Running {
             around.push(Running::carrier("unwrap", upstream, &certificates)?);
         }
         let upstream = around.first().map_or(upstream, |opens| opens.address);
-        // Between this and the bind somebody else could take it; the start then fails and says so.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let certificates = mtls.then_some(certificates);
-        fs::write(scratch.path().join("hop.yaml"), configuration(port, upstream, certificates.as_deref()))?;
-        command.arg("run").arg(scratch.path()).args(["--workers", "1", "--access-log", "off"]);
-        command.args(["--admin", "127.0.0.1:0", "--mesh", "127.0.0.1:0", "--bind", "127.0.0.1"]);
-        let mut running = Running::spawn(command.stdout(Stdio::null()), scratch, Place::Measured)?;
-        running.address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut running = Running::configured(command, scratch, upstream, certificates.as_deref())?;
         if let Some(certificates) = certificates {
             let wrap = Running::carrier("wrap", running.address, &certificates)?;
             running.address = wrap.address;
             around.push(wrap);
         }
         running.around = around;
+        Ok(running)
+    }
+
+    /// `pilotlight run` on a directory that says the least: a Gateway, a route, an upstream.
+    fn configured(
+        command: &mut Command,
+        scratch: Scratch,
+        upstream: SocketAddr,
+        certificates: Option<&Path>,
+    ) -> io::Result<Running> {
+        // Between this and the bind somebody else could take it; the start then fails and says so.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let text = configuration(port, upstream, certificates) + &policy::objects();
+        fs::write(scratch.path().join("hop.yaml"), text)?;
+        command.arg("run").arg(scratch.path()).args(["--workers", "1", "--access-log", "off"]);
+        command.args(["--admin", "127.0.0.1:0", "--mesh", "127.0.0.1:0", "--bind", "127.0.0.1"]);
+        let mut running = Running::spawn(command.stdout(Stdio::null()), scratch, Place::Measured)?;
+        running.address = SocketAddr::from(([127, 0, 0, 1], port));
         Ok(running)
     }
 

@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -44,8 +44,8 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Takes plaintext and goes on encrypted.
-pub fn wrap(to: SocketAddr, directory: &Path) -> io::Result<()> {
+/// Of a client that shows its certificate.
+pub fn client(directory: &Path) -> io::Result<ClientConfig> {
     let (chain, key, roots) = material(directory)?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -54,7 +54,12 @@ pub fn wrap(to: SocketAddr, directory: &Path) -> io::Result<()> {
         .with_client_auth_cert(chain, key)
         .map_err(io::Error::other)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let connector = TlsConnector::from(Arc::new(config));
+    Ok(config)
+}
+
+/// Takes plaintext and goes on encrypted.
+pub fn wrap(to: SocketAddr, directory: &Path) -> io::Result<()> {
+    let connector = TlsConnector::from(Arc::new(client(directory)?));
     serve(async move |stream| {
         let up = TcpStream::connect(to).await?;
         up.set_nodelay(true)?;
@@ -63,8 +68,8 @@ pub fn wrap(to: SocketAddr, directory: &Path) -> io::Result<()> {
     })
 }
 
-/// Takes what is encrypted and goes on in plaintext.
-pub fn unwrap(to: SocketAddr, directory: &Path) -> io::Result<()> {
+/// Of a server that asks for certificates.
+fn server(directory: &Path) -> io::Result<ServerConfig> {
     let (chain, key, roots) = material(directory)?;
     let verifier =
         WebPkiClientVerifier::builder_with_provider(roots, provider()).build().map_err(io::Error::other)?;
@@ -75,7 +80,23 @@ pub fn unwrap(to: SocketAddr, directory: &Path) -> io::Result<()> {
         .with_single_cert(chain, key)
         .map_err(io::Error::other)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    Ok(config)
+}
+
+/// Does handshakes, and waits for the end of what they open.
+pub fn accept(directory: &Path) -> io::Result<()> {
+    let acceptor = TlsAcceptor::from(Arc::new(server(directory)?));
+    serve(async move |stream| {
+        let mut opened = acceptor.clone().accept(stream).await?;
+        let mut rest = [0; 1024];
+        while opened.read(&mut rest).await? > 0 {}
+        opened.shutdown().await
+    })
+}
+
+/// Takes what is encrypted and goes on in plaintext.
+pub fn unwrap(to: SocketAddr, directory: &Path) -> io::Result<()> {
+    let acceptor = TlsAcceptor::from(Arc::new(server(directory)?));
     serve(async move |stream| {
         let opened = acceptor.clone().accept(stream).await?;
         let up = TcpStream::connect(to).await?;
