@@ -145,6 +145,8 @@ faults! {
     HandshakeOverflow: Proxy, Tls, 0, 14, Never, "OM", "tls_handshake_overflow", "";
     /// The connection would be refused now: trust was tightened, or the client's certificate has ended.
     TrustEnded: Downstream, Auth, 503, 16, Never, "", "connection_no_longer_trusted", "this connection is no longer trusted; open another";
+    /// The port that the request is for takes encrypted connections alone, or plaintext alone.
+    PortRefused: Downstream, Auth, 403, 7, Never, "", "peer_authentication_refused", "this port does not take such connections";
     /// The request is for a host of another TLS server, with another certificate or other clients.
     Misdirected: Downstream, Route, 421, 14, Never, "", "misdirected_request", "this connection was opened for another host";
     /// The client went away.

@@ -112,6 +112,11 @@ async fn reply(
     {
         // Before anybody learns what is routed and what is not.
         let workload = known_target(&step, closing).unwrap_or(connection.address);
+        if let Security::Mesh(inbound) = &listener.security
+            && !inbound.admits(workload.port(), connection.standing.secured().is_some())
+        {
+            return Err(Kind::PortRefused.into());
+        }
         guard::pass(connection, own, workload, closing).await?;
     }
     match step {
@@ -197,7 +202,20 @@ fn find<'a>(
             tables.get(&port).and_then(|hosts| hosts.find(authority.host)).ok_or(Kind::UnknownHost)?
         }
     };
+    if let Security::Mesh(inbound) = &listener.security
+        && let Some(secured) = connection.standing.secured()
+        && let Some(port) = inbound.meant(secured.sni.as_deref())
+    {
+        return host.routes.iter().find(|route| leads_to(route, port)).ok_or(Kind::NoRoute);
+    }
     host.routes.iter().find(|route| route.matcher.matches(head)).ok_or(Kind::NoRoute)
+}
+
+/// Whether a sidecar's route leads to this port of its program.
+fn leads_to(route: &Route, port: u16) -> bool {
+    let Action::Forward(forward) = &route.action else { return false };
+    let mut destinations = forward.targets.iter().filter_map(|target| target.destination.as_ref());
+    destinations.any(|destination| destination.workload.port() == port)
 }
 
 /// The service port a request means: that of its authority, else 80. Routed by Host, the port of the

@@ -7,7 +7,7 @@ use super::{Local, Seat};
 use crate::clock;
 use crate::cluster::{Permit, Slot};
 use crate::fault::{Fault, Kind};
-use crate::snapshot::Destination;
+use crate::snapshot::{Destination, Snapshot};
 use crate::tls::Passthrough;
 use crate::upstream::{self, Open};
 use prometheus_client::metrics::counter::Counter;
@@ -22,6 +22,8 @@ use tokio::net::TcpStream;
 
 /// Without a byte in either direction, as Envoy has it.
 const IDLE: Duration = Duration::from_secs(3600);
+/// Between looks at whether a connection would be let in now.
+const LOOK: Duration = Duration::from_secs(1);
 /// Carried at once.
 const CHUNK: usize = 16 * 1024;
 
@@ -50,7 +52,14 @@ struct Joined {
 }
 
 /// Carries a client's bytes to where `route` says, until both sides have ended.
-pub async fn pass_on(local: Rc<Local>, seat: Seat, client: Raw, route: &Passthrough) {
+/// Once `allowed` says of a snapshot that it would not be now, it ends as a drain does.
+pub async fn pass_on(
+    local: Rc<Local>,
+    seat: Seat,
+    client: Raw,
+    route: &Passthrough,
+    allowed: impl Fn(&Snapshot) -> bool,
+) {
     let secure = local.telemetry.secure.clone();
     let _in_flight = local.counter.begin();
     let began = clock::now();
@@ -83,6 +92,10 @@ pub async fn pass_on(local: Rc<Local>, seat: Seat, client: Raw, route: &Passthro
     let ended = tokio::select! {
         ended = carrying => ended,
         () = patience(&last, ends) => Ok(()),
+        () = disallowed(&local, allowed) => {
+            local.telemetry.metrics.fault(Kind::TrustEnded);
+            Ok(())
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(client = %client.remote, %error, "a connection passed on broke off");
@@ -157,6 +170,14 @@ async fn carry(
         counter.inc_by(n as u64);
         last.set(clock::now());
     }
+}
+
+/// Until a connection that would be refused now has had as long as a drain may take.
+async fn disallowed(local: &Local, allowed: impl Fn(&Snapshot) -> bool) {
+    while allowed(&local.snapshot()) {
+        tokio::time::sleep(LOOK).await;
+    }
+    tokio::time::sleep(local.drain.time_left(clock::now())).await;
 }
 
 /// Until nothing has come for too long, or the end of the connection's time.

@@ -42,11 +42,16 @@ impl<'a> Secure<'a> {
                 self.warnings.extend(problems);
                 Security::Servers(servers)
             }
-            model::ListenerTls::Mesh => {
+            model::ListenerTls::Mesh(own) => {
                 let guard = wanted.guard.as_ref();
                 let guard = guard.and_then(|name| self.config.guards.iter().find(|g| g.name == *name));
-                let mtls = guard.map(|guard| guard.mtls.at(workload_port(wanted))).unwrap_or_default();
-                let (inbound, problem) = self.keyring.inbound(mtls, &self.trust);
+                let unnamed = [model::OwnPort { port: workload_port(wanted), ..model::OwnPort::default() }];
+                let own = if own.is_empty() { &unnamed[..] } else { own };
+                let at = |port: &model::OwnPort| guard.map(|guard| guard.mtls.at(port.port));
+                let ports = own.iter().map(|port| (port, at(port).unwrap_or_default())).collect::<Vec<_>>();
+                // Policies ask about requests, and nothing of these can be read.
+                let asks = guard.is_some_and(|g| !g.policies.is_empty() || !g.quarantined.is_empty());
+                let (inbound, problem) = self.keyring.inbound(&ports, !asks, &self.trust);
                 self.warnings.extend(problem.map(|why| format!("{}: {why}", wanted.name)));
                 Security::Mesh(inbound)
             }

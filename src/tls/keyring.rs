@@ -7,12 +7,15 @@
 use super::cipher::with_suites;
 use super::client::{Client, Protocols};
 use super::configure::{client_config, server_terms};
+use super::inbound::Inbound;
 use super::material::{self, Material, Roots, Trouble};
-use super::server::{Choice, Inbound, Passthrough, Servers, Terms};
+use super::server::{Choice, Passthrough, Servers, Terms};
 use super::verify::{Ask, ClientCheck};
 use super::{HTTP1, HTTP2, provider};
 use parking_lot::Mutex;
-use proxy_config::model::{ClientMode, ClientTls, Credential, Mtls, Pem, ServerMode, TlsServer, TlsVersion};
+use proxy_config::model::{
+    ClientMode, ClientTls, Credential, Mtls, OwnPort, Pem, ServerMode, TlsServer, TlsVersion,
+};
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -272,18 +275,27 @@ impl Keyring {
         Ok(terms)
     }
 
-    /// A workload's inbound port.
+    /// A workload's inbound listener, by the ports of its program and the mode of each. `unopened`: what the
+    /// program encrypts itself may reach it.
     ///
     /// The result without terms lets nobody in with TLS; the text says why there are none.
-    pub fn inbound(&self, mode: Mtls, trust: &Trust) -> (Inbound, Option<String>) {
-        if mode == Mtls::Disable {
-            return (Inbound { mode, terms: None }, None);
+    pub fn inbound(
+        &self,
+        ports: &[(&OwnPort, Mtls)],
+        unopened: bool,
+        trust: &Trust,
+    ) -> (Inbound, Option<String>) {
+        if ports.iter().all(|(_, mode)| *mode == Mtls::Disable) {
+            return (Inbound::new(ports, unopened, None), None);
         }
         let mut state = self.state.lock();
         match self.mesh_terms(&mut state, trust) {
-            Ok(terms) => (Inbound { mode, terms: Some(terms) }, None),
-            // Plaintext must not stand in for what cannot be had.
-            Err(why) => (Inbound { mode: Mtls::Strict, terms: None }, Some(why)),
+            Ok(terms) => (Inbound::new(ports, unopened, Some(terms)), None),
+            Err(why) => {
+                // Plaintext must not stand in for what cannot be had.
+                let closed: Vec<_> = ports.iter().map(|(port, _)| (*port, Mtls::Strict)).collect();
+                (Inbound::new(&closed, false, None), Some(why))
+            }
         }
     }
 

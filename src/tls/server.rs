@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use super::verify::ClientCheck;
 use super::{HTTP1, HTTP2, unix};
 use crate::record::Secured;
-use proxy_config::model::{Mtls, SniRoute};
+use proxy_config::model::SniRoute;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use std::fmt;
@@ -189,34 +189,5 @@ impl Servers {
             Some(_) => mine.misdirects,
             None => false,
         }
-    }
-}
-
-/// A workload's inbound port.
-#[derive(Debug)]
-pub struct Inbound {
-    pub(super) mode: Mtls,
-    pub(super) terms: Option<Arc<Terms>>,
-}
-
-impl Inbound {
-    /// Whether clients may come in plaintext.
-    pub fn takes_plaintext(&self) -> bool {
-        self.mode != Mtls::Strict
-    }
-
-    /// Whether clients may come with TLS.
-    pub fn takes_tls(&self) -> bool {
-        self.mode != Mtls::Disable
-    }
-
-    /// Whether every client that speaks TLS is a proxy of the mesh or refused.
-    pub fn is_strict(&self) -> bool {
-        self.mode == Mtls::Strict
-    }
-
-    /// The terms; `None`: there is no certificate.
-    pub fn terms(&self) -> Option<&Arc<Terms>> {
-        self.terms.as_ref()
     }
 }

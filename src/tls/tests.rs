@@ -1,7 +1,7 @@
 use super::*;
 use crate::cli::certs::{Authority, Names};
 use proxy_config::model::{
-    ClientMode, ClientTls, Credential, Mtls, ObjectRef, Pem, ServerMode, TlsServer, TlsVersion,
+    ClientMode, ClientTls, Credential, Mtls, ObjectRef, OwnPort, Pem, ServerMode, TlsServer, TlsVersion,
 };
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -127,7 +127,8 @@ fn check_mesh(ours: &Authority, theirs: &Authority, seconds: i64, domains: &[&st
     there.put(theirs, "a", seconds);
     // The caller believes the callee in any case: it is the callee that is looked at.
     std::fs::write(there.0.join("root-cert.pem"), &ours.certificate).unwrap();
-    let (inbound, problem) = Keyring::new(Some(&here.0)).inbound(Mtls::Strict, &trust(domains));
+    let (inbound, problem) =
+        Keyring::new(Some(&here.0)).inbound(&[(&OwnPort::default(), Mtls::Strict)], true, &trust(domains));
     assert_eq!(problem, None);
     let calling = mesh_client(&there, &["td", "other"], &["td/ns/default/sa/b"]);
     let (opened, _) = block(shake(inbound.terms().unwrap(), &calling, "b"));
@@ -160,7 +161,8 @@ fn a_workload_is_let_in_for_its_authority_its_domain_and_its_time() {
 fn a_destination_must_be_who_was_asked_for() {
     let td = Authority::new("td").unwrap();
     let (here, there) = (Folder::with(&td, "b"), Folder::with(&td, "a"));
-    let (inbound, _) = Keyring::new(Some(&here.0)).inbound(Mtls::Strict, &trust(&["td"]));
+    let (inbound, _) =
+        Keyring::new(Some(&here.0)).inbound(&[(&OwnPort::default(), Mtls::Strict)], true, &trust(&["td"]));
     for (domains, names, wanted) in [
         (["td"], &["td/ns/default/sa/b"][..], Ok(())),
         (["td"], &["spiffe://td/ns/default/sa/b"], Ok(())),
@@ -178,7 +180,8 @@ fn a_destination_must_be_who_was_asked_for() {
 #[test]
 fn without_a_certificate_of_its_own_a_workload_neither_calls_nor_is_called() {
     let keyring = Keyring::new(None);
-    let (inbound, problem) = keyring.inbound(Mtls::Permissive, &trust(&["td"]));
+    let (inbound, problem) =
+        keyring.inbound(&[(&OwnPort::default(), Mtls::Permissive)], true, &trust(&["td"]));
     assert!(inbound.terms().is_none() && problem.unwrap().contains("--certs"));
     let tls = client(ClientMode::Auto, Credential::default(), &[], None);
     let (calling, problem) = keyring.client("b", &tls, Protocols::Http1, &trust(&["td"]));
@@ -289,7 +292,8 @@ fn what_is_not_tls_or_has_no_end_is_refused() {
 fn resumed(folder: &Folder, keyring: &Keyring, there: &Folder, between: impl Fn()) -> bool {
     let calling = mesh_client(there, &["td"], &[]);
     let shake = || {
-        let (inbound, problem) = keyring.inbound(Mtls::Strict, &trust(&["td"]));
+        let (inbound, problem) =
+            keyring.inbound(&[(&OwnPort::default(), Mtls::Strict)], true, &trust(&["td"]));
         assert_eq!(problem, None, "{:?}", folder.0);
         let (opened, connected) = block(shake(inbound.terms().unwrap(), &calling, "b"));
         connected.unwrap();
@@ -320,7 +324,7 @@ fn an_open_connection_is_judged_by_what_is_in_force_now() {
     let (td, new) = (Authority::new("td").unwrap(), Authority::new("td").unwrap());
     let (here, there) = (Folder::with(&td, "b"), Folder::with(&td, "a"));
     let keyring = Keyring::new(Some(&here.0));
-    let inbound = || keyring.inbound(Mtls::Strict, &trust(&["td"])).0;
+    let inbound = || keyring.inbound(&[(&OwnPort::default(), Mtls::Strict)], true, &trust(&["td"])).0;
     let calling = mesh_client(&there, &["td"], &[]);
     let (opened, _) = block(shake(inbound().terms().unwrap(), &calling, "b"));
     let chain = opened.unwrap().chain;
@@ -339,7 +343,14 @@ fn a_pair_that_does_not_fit_leaves_the_last_good_one_in_force() {
     let td = Authority::new("td").unwrap();
     let here = Folder::with(&td, "b");
     let keyring = Keyring::new(Some(&here.0));
-    let terms = || keyring.inbound(Mtls::Strict, &trust(&["td"])).0.terms().cloned().unwrap();
+    let terms = || {
+        keyring
+            .inbound(&[(&OwnPort::default(), Mtls::Strict)], true, &trust(&["td"]))
+            .0
+            .terms()
+            .cloned()
+            .unwrap()
+    };
     let first = terms();
     let other = Folder::with(&td, "b");
     std::fs::copy(other.0.join("key.pem"), here.0.join("key.pem")).unwrap();
@@ -369,7 +380,7 @@ fn a_volume_is_read_from_behind_one_link() {
         std::os::unix::fs::symlink(format!("..data/{name}"), folder.0.join(name)).unwrap();
     }
     let keyring = Keyring::new(Some(&folder.0));
-    assert!(keyring.inbound(Mtls::Strict, &trust(&["td"])).1.is_none());
+    assert!(keyring.inbound(&[(&OwnPort::default(), Mtls::Strict)], true, &trust(&["td"])).1.is_none());
     std::os::unix::fs::symlink("..2", folder.0.join("..new")).unwrap();
     std::fs::rename(folder.0.join("..new"), folder.0.join("..data")).unwrap();
     assert!(keyring.refresh());

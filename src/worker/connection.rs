@@ -8,6 +8,7 @@ use crate::http::headers::Peer;
 use crate::http::line::Line;
 use crate::proxy::{self, Connection, Flow, Local, ResponseBody, STREAM_WINDOW, Seat, Stack, unread};
 use crate::record::{Direction, Protocol};
+use crate::snapshot::{Security, Snapshot};
 use crate::upstream::{LocalExec, broke_http2, full};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -72,7 +73,12 @@ pub(super) async fn serve(
         Fate::In(entered) => *entered,
         Fate::On { stream, route, sni, start } => {
             let client = proxy::Raw { stream, start, sni, remote, address };
-            proxy::pass_on(local, seat, client, &route).await;
+            // What a gateway passes on is the business of who is behind it.
+            let allowed = |snapshot: &Snapshot| match still(snapshot, listener) {
+                Some(Security::Mesh(inbound)) => inbound.unopened().is_some(),
+                _ => true,
+            };
+            proxy::pass_on(local, seat, client, &route, allowed).await;
             return;
         }
         Fate::Gone => return,
@@ -108,6 +114,11 @@ pub(super) async fn serve(
         serve1(socket, stack, &entry).await
     }
     board.remove(&entry);
+}
+
+fn still(snapshot: &Snapshot, listener: usize) -> Option<&Security> {
+    let listener = snapshot.listeners.get(listener).and_then(Option::as_ref);
+    listener.map(|listener| &listener.security)
 }
 
 /// Looks at the first bytes without taking them. `None`: nothing came, or it went away.

@@ -170,7 +170,8 @@ impl Door<'_> {
         let Some(Security::Mesh(inbound)) = listener(&snapshot, self.listener).map(|l| &l.security) else {
             return Fate::Gone;
         };
-        if first != TLS || !inbound.takes_tls() {
+        let unopened = inbound.unopened().cloned();
+        if first != TLS || !(inbound.takes_tls() || unopened.is_some()) {
             if !self.takes_plaintext(inbound) {
                 return self.refuse(&stream, Kind::PlaintextRefused, Refusal::NoCertificate);
             }
@@ -184,7 +185,13 @@ impl Door<'_> {
             Ok(hello) => hello,
             Err(refusal) => return self.refuse(&stream, Kind::HandshakeFailed, refusal),
         };
-        if !inbound.is_strict() && !hello.seen().mesh {
+        let ours = inbound.is_strict() || hello.seen().mesh && inbound.takes_tls();
+        if !ours {
+            if let Some(route) = unopened {
+                self.local.telemetry.secure.plaintext.inc();
+                let sni = hello.seen().sni.clone();
+                return Fate::On { stream, route, sni, start: hello.into_raw() };
+            }
             return self.refuse(&stream, Kind::ForeignTls, Refusal::Protocol);
         }
         match inbound.terms().cloned() {

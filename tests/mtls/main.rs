@@ -3,6 +3,7 @@
 // Tests measure real time, and an unmet expectation is a panic.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+mod foreign;
 mod stage;
 
 use pilotlight::cli::certs::Authority;
@@ -13,7 +14,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 fn inbound(mode: Mtls, application: SocketAddr) -> Config {
-    guarded(config(Direction::Inbound, ListenerTls::Mesh, application, None), mode)
+    guarded(config(Direction::Inbound, ListenerTls::Mesh(Vec::new()), application, None), mode)
 }
 
 fn outbound(to: &Proxy, tls: Option<ClientTls>) -> Config {

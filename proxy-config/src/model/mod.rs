@@ -29,7 +29,7 @@ pub use route::{
 };
 pub use security::{
     AuthorizationPolicy, Blocks, ClientMode, ClientTls, Credential, ExtAuthz, Guard, JwtKeys, JwtRule,
-    ListenerTls, Mtls, MtlsPolicy, Pem, PolicyAction, PolicyCondition, PolicyOperation, PolicyRule,
+    ListenerTls, Mtls, MtlsPolicy, OwnPort, Pem, PolicyAction, PolicyCondition, PolicyOperation, PolicyRule,
     PolicySource, ServerMode, SniRoute, TlsServer, TlsVersion, Values, Workload,
 };
 

@@ -5,7 +5,7 @@
 //! `Debug` shows one.
 
 use super::ObjectRef;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -259,8 +259,22 @@ pub enum ListenerTls {
     /// A gateway's: by the name the client asks for.
     Servers(Vec<TlsServer>),
     /// A sidecar's inbound: the workload's own certificate; the listener's guard says whether plaintext may
-    /// come as well.
-    Mesh,
+    /// come as well. The ports of the program, the first of which is meant where nothing says; none: the one
+    /// that the listener is named for.
+    Mesh(Vec<OwnPort>),
+}
+
+/// A port of the program that a sidecar stands beside.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OwnPort {
+    /// Its number.
+    pub port: u16,
+    /// The ports by which callers mean it: its own, and those of Services that lead there.
+    pub dialled: BTreeSet<u16>,
+    /// The cluster that leads there.
+    pub cluster: String,
+    /// No Service says that it speaks HTTP: what the program encrypts itself may go there unopened.
+    pub opaque: bool,
 }
 
 /// One TLS server of a Gateway.

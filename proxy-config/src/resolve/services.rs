@@ -32,6 +32,12 @@ pub(crate) fn speech_of(word: &str) -> Option<Speech> {
     })
 }
 
+/// Whether `appProtocol`, or else the port's name, says HTTP in words.
+pub(crate) fn declares_http(app_protocol: Option<&str>, name: &str) -> bool {
+    let word = name.split('-').next().unwrap_or_default();
+    app_protocol.and_then(speech_of).or_else(|| speech_of(word)).is_some_and(|speech| speech.http)
+}
+
 /// By `appProtocol`, else by the port's name up to the first `-`, else HTTP/1.1.
 pub(crate) fn speech(app_protocol: Option<&str>, name: &str) -> Speech {
     if let Some(known) = app_protocol.and_then(speech_of) {

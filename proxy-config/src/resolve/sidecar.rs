@@ -8,8 +8,8 @@ use super::{Input, services};
 use crate::load::Sidecar;
 use crate::model::{
     Action, Bind, Cluster, Config, Direction, Endpoint, Endpoints, Forward, Guard, HeaderOps, Listener,
-    ListenerTls, Match, Mtls, MtlsPolicy, ObjectRef, Policy, Protocol, Retry, Revision, Rewrite, Route,
-    StringMatch, Table, Tables, VirtualHost, WeightedDestination,
+    ListenerTls, Match, Mtls, MtlsPolicy, ObjectRef, OwnPort, Policy, Protocol, Retry, Revision, Rewrite,
+    Route, StringMatch, Table, Tables, VirtualHost, WeightedDestination,
 };
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -38,15 +38,18 @@ pub(crate) fn build(
     let first = sidecar.apps.first().map_or(0, SocketAddr::port);
     let mut clusters = Vec::new();
     let mut routes = Vec::new();
+    let mut own_ports = Vec::new();
     for app in &sidecar.apps {
         let own = cluster(sidecar, *app, input, revision);
+        let dialled = dialled(sidecar, app.port(), input);
         // A request says by its authority's port which of several is meant; else the first is.
         if app.port() != first {
-            let ports = dialled(sidecar, app.port(), input);
-            let pattern = ports.iter().map(u16::to_string).collect::<Vec<_>>().join("|");
+            let pattern = dialled.iter().map(u16::to_string).collect::<Vec<_>>().join("|");
             let authority = Some(StringMatch::Regex(format!(".*:({pattern})")));
             routes.push(route(&own.name, Match { authority, ..Match::default() }, revision));
         }
+        let opaque = revision.is_none() && !is_http(sidecar, app.port(), input);
+        own_ports.push(OwnPort { port: app.port(), dialled, cluster: own.name.clone(), opaque });
         clusters.push(own);
     }
     routes.extend(clusters.first().map(|cluster| route(&cluster.name, Match::default(), revision)));
@@ -57,7 +60,7 @@ pub(crate) fn build(
         bind: Bind::Address(sidecar.inbound),
         tables: Tables::One(Table { hosts: vec![host] }),
         origins: Vec::new(),
-        tls: ListenerTls::Mesh,
+        tls: ListenerTls::Mesh(own_ports),
         guard: Some(guard.name.clone()),
     };
     Inbound { listener, guard, clusters }
@@ -98,6 +101,16 @@ fn dialled(sidecar: &Sidecar, app: u16, input: &Input<'_>) -> BTreeSet<u16> {
     let ports = services.iter().flat_map(|service| &service.ports);
     let leading = ports.filter(|port| services::number(port) == Some(app)).map(|port| port.port.value);
     leading.chain([app]).collect()
+}
+
+/// Whether a Service that leads to `app` says in words that HTTP is spoken there.
+fn is_http(sidecar: &Sidecar, app: u16, input: &Input<'_>) -> bool {
+    let services = selecting(sidecar, input);
+    let mut leading = services.iter().flat_map(|service| &service.ports);
+    leading.any(|port| {
+        services::number(port) == Some(app)
+            && services::declares_http(port.app_protocol.as_deref(), port.name.as_deref().unwrap_or_default())
+    })
 }
 
 fn cluster(sidecar: &Sidecar, app: SocketAddr, input: &Input<'_>, revision: Option<&Revision>) -> Cluster {

@@ -78,7 +78,10 @@ fn a_sidecar_has_its_workload_in_front_and_the_mesh_behind() {
     let [inbound, outbound] = loaded.config.listeners.as_slice() else { panic!() };
     assert_eq!((inbound.direction, outbound.direction), (Direction::Inbound, Direction::Outbound));
     assert_eq!(inbound.bind, Bind::Address("127.0.0.1:15006".parse().unwrap()));
-    assert_eq!((inbound.name.as_str(), &inbound.tls), ("inbound:8080", &ListenerTls::Mesh));
+    assert_eq!(inbound.name, "inbound:8080");
+    let ListenerTls::Mesh(own) = &inbound.tls else { panic!("{:?}", inbound.tls) };
+    let own = own.iter().map(|own| (own.port, own.dialled.iter().copied().collect::<Vec<_>>(), own.opaque));
+    assert_eq!(own.collect::<Vec<_>>(), [(8080, vec![80, 8080], false), (9090, vec![81, 9090], false)]);
     assert_eq!(inbound.guard.as_deref(), Some("shop/till"));
     assert_eq!(guard(&loaded).policies.len(), 1);
     assert!(loaded.config.revisions.is_empty() && loaded.config.workload.is_some());
