@@ -69,7 +69,8 @@ pub(super) async fn serve(
     let _ = stream.set_nodelay(true);
     let Ok(address) = stream.local_addr() else { return };
     let door = Door { local: &local, doors: &doors, listener, remote };
-    let entered = match door.open(stream).await {
+    // Boxed, as is what passes through: handshakes are large, and this task is what an idle client costs.
+    let entered = match Box::pin(door.open(stream)).await {
         Fate::In(entered) => *entered,
         Fate::On { stream, route, sni, start } => {
             let client = proxy::Raw { stream, start, sni, remote, address };
@@ -78,7 +79,7 @@ pub(super) async fn serve(
                 Some(Security::Mesh(inbound)) => inbound.unopened().is_some(),
                 _ => true,
             };
-            proxy::pass_on(local, seat, client, &route, allowed).await;
+            Box::pin(proxy::pass_on(local, seat, client, &route, allowed)).await;
             return;
         }
         Fate::Gone => return,
