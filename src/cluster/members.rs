@@ -189,6 +189,13 @@ impl Members {
         home.and_then(|home| list.last_resort(home))
     }
 
+    /// Whether a healthy member that is not among `tried` has room.
+    #[cold]
+    pub fn has_room_beside(&self, tried: &[u64]) -> bool {
+        let list = self.list.load();
+        list.endpoints.iter().any(|e| !tried.contains(&e.id) && !e.health.is_ejected() && e.has_room())
+    }
+
     /// A place now, or a place in the queue for one on the terms of `ask`, which is asked only then. Nobody
     /// passes those who wait already.
     pub fn take_or_wait(

@@ -3,7 +3,7 @@
 use super::Connection;
 use super::body::{Held, Live, ResponseBody};
 use super::closing::Closing;
-use super::tunnel;
+use super::{tunnel, unsent};
 use crate::clock;
 use crate::fault::{Fault, Kind};
 use crate::http::grpc;
@@ -70,7 +70,7 @@ impl Reply {
 fn finish(status: StatusCode, headers: &mut HeaderMap, closing: &mut Closing) {
     closing.record.status = status.as_u16();
     if let Some(besides) = closing.besides.take() {
-        for (name, value) in besides.iter() {
+        for (name, value) in besides.iter().filter(|(name, _)| **name != unsent::UNSENT) {
             headers.append(name, value.clone());
         }
     }
@@ -112,6 +112,10 @@ pub(super) fn to_fault(mut fault: Fault, mut closing: Box<Closing>) -> Response<
     let (mut head, ()) = Response::new(()).into_parts();
     head.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     head.headers = fields;
+    head.headers.remove(unsent::UNSENT);
+    if closing.tells_unsent && unsent::may_be_said(kind, closing.record.attempts) {
+        unsent::say(&mut head.headers);
+    }
     if closing.record.grpc {
         let code = if advice.status == 0 { row.grpc } else { grpc::from_http(head.status) };
         closing.record.grpc_status = Some(code);

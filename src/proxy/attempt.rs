@@ -10,6 +10,7 @@ use super::copy::{HeadCopy, Kept};
 use super::deadline::Deadlines;
 use super::prepare::{self, Outbound};
 use super::retry::{self, Failure, Verdict};
+use super::unsent;
 use crate::clock::{self, Duration};
 use crate::cluster::{Permit, Slot, Taken};
 use crate::fault::{Blame, Fault, Kind};
@@ -19,6 +20,7 @@ use crate::snapshot::{Destination, Forward, Target};
 use crate::telemetry::Limit;
 use crate::upstream::{Aim, Lease, RequestBody, SendError};
 use http::{Request, Response};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use std::pin::pin;
@@ -27,6 +29,9 @@ use std::sync::Arc;
 
 /// Between looks whether an instance has exited, and how many.
 const MOMENT: (Duration, u32) = (Duration::from_millis(1), 8);
+
+/// Of an answer that is read for nothing but its connection.
+const SET_ASIDE: usize = 4096;
 
 /// One exchange's attempts.
 pub(super) struct Attempts<'a> {
@@ -49,6 +54,8 @@ pub(super) struct Hands {
     slot: Option<Slot>,
     request: Option<Permit>,
     lease: Option<Lease>,
+    /// The peer may say that it did nothing, and was asked to.
+    asked: bool,
 }
 
 /// What earlier attempts leave behind.
@@ -60,6 +67,8 @@ pub(super) struct Tries {
     counted: u32,
     /// The free attempt is used up.
     free_used: bool,
+    /// How often it went elsewhere because a peer did nothing.
+    pub(super) elsewhere: u8,
     /// The next connection must be a fresh one.
     pub(super) fresh: bool,
     /// The retry in flight.
@@ -91,6 +100,7 @@ impl Attempts<'_> {
             let outcome = self.attempt(slot).await;
             self.report(&outcome);
             let verdict = match &outcome {
+                Ok(response) if self.goes_elsewhere(response, endpoint) => Verdict::Elsewhere,
                 Ok(response) => self.judge(response, self.tries_left()),
                 Err(missed) => self.judge_miss(missed, self.tries_left()),
             };
@@ -104,7 +114,10 @@ impl Attempts<'_> {
                 };
             }
             // Connection and slot are free for others while this exchange backs off.
-            drop(outcome);
+            match outcome {
+                Ok(response) if verdict == Verdict::Elsewhere => self.set_aside(response).await,
+                _ => {}
+            }
             self.hands = Hands::default();
             self.tries.endpoints.push(endpoint);
             Box::pin(self.back_off(verdict)).await?;
@@ -142,6 +155,7 @@ impl Attempts<'_> {
             destination.metrics.overflow(Limit::Requests).inc();
         })?;
         self.hands.request = Some(request);
+        self.hands.asked = cluster.tls_to(slot.endpoint()).is_some_and(|tls| tls.is_mesh());
         let record = &mut self.closing.record;
         let dispatched =
             if record.attempts == 0 && record.hold.is_zero() { record.started } else { clock::now() };
@@ -220,10 +234,14 @@ impl Attempts<'_> {
         };
         let refusable = matches!(self.hands.lease, Some(Lease::Http2(_)));
         let may_repeat = stale && !self.tries.free_used && (self.outbound.idempotent || refusable);
-        let keep = may_repeat || retry::needs_copy(self.outbound.retry(), self.closing.record.grpc);
+        let mesh = self.hands.asked;
+        let keep = may_repeat || mesh || retry::needs_copy(self.outbound.retry(), self.closing.record.grpc);
         self.kept = if keep { Kept::Copy(HeadCopy::of(&parts)) } else { Kept::Gone };
         let body = self.closing.source.as_ref().map_or(RequestBody::Empty, RequestBody::again);
         let mut request = Request::from_parts(parts, body);
+        if self.destination.cluster.tls.is_some() {
+            unsent::ask(request.headers_mut(), mesh);
+        }
         if self.closing.record.attempts > 1 {
             prepare::attempt(&mut request, self.closing.record.attempts);
         }
@@ -258,6 +276,31 @@ impl Attempts<'_> {
         retry::on_failure(failure, self.outbound.retry(), tries_left, !self.tries.free_used)
     }
 
+    /// Whether the peer says that it did nothing, and somebody else may.
+    fn goes_elsewhere(&self, response: &Response<Incoming>, endpoint: u64) -> bool {
+        unsent::is_said(self.hands.asked, response)
+            && self.tries.elsewhere < unsent::ELSEWHERE
+            && self
+                .destination
+                .cluster
+                .members
+                .has_room_beside(&[&self.tries.endpoints[..], &[endpoint]].concat())
+    }
+
+    /// Reads an answer that nobody gets, so that its connection can serve on; many are refused at once.
+    #[cold]
+    async fn set_aside(&mut self, response: Response<Incoming>) {
+        if self.closing.source.is_some() {
+            return;
+        }
+        let mut reading = Box::pin(Limited::new(response.into_body(), SET_ASIDE).collect());
+        let read = self.deadlines.within(None, reading.as_mut()).await;
+        if let (Ok(Ok(_)), Some(lease)) = (read, self.hands.lease.take()) {
+            let cluster = &self.destination.cluster;
+            self.connection.local.pools.give_back(lease, cluster, clock::now(), None);
+        }
+    }
+
     fn tries_left(&self) -> bool {
         self.tries.counted < self.outbound.retry().attempts
     }
@@ -278,6 +321,11 @@ impl Attempts<'_> {
                 self.destination.metrics.free_retries.inc();
                 true
             }
+            Verdict::Elsewhere => {
+                self.tries.elsewhere += 1;
+                self.destination.metrics.sent_elsewhere.inc();
+                true
+            }
             Verdict::Again { budgeted } => {
                 let budget = if budgeted { retry::budget(cluster.gate.requests()) } else { u32::MAX };
                 self.tries.permit = None;
@@ -294,7 +342,7 @@ impl Attempts<'_> {
     }
 
     async fn back_off(&mut self, verdict: Verdict) -> Result<(), Kind> {
-        if verdict == Verdict::Free {
+        if matches!(verdict, Verdict::Free | Verdict::Elsewhere) {
             return Ok(());
         }
         let pause = {
@@ -311,6 +359,8 @@ impl Attempts<'_> {
     fn report(&self, outcome: &Result<Response<Incoming>, Missed>) {
         let Some(policy) = &self.destination.cluster.outlier else { return };
         let status = match outcome {
+            // Somebody else's work was in the way: that is no failure of the application's.
+            Ok(response) if unsent::is_said(self.hands.asked, response) => return,
             Ok(response) => response.status().as_u16(),
             Err(missed) => {
                 let row = missed.fault.kind.row();

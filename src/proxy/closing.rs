@@ -1,7 +1,7 @@
 //! The end of an exchange, which cannot be forgotten: whatever drops this closes the record.
 
 use super::copy::HeadCopy;
-use super::{Connection, Local};
+use super::{Connection, Local, unsent};
 use crate::clock;
 use crate::drain::InFlight;
 use crate::fault::{Fault, Kind};
@@ -36,6 +36,8 @@ pub struct Closing {
     pub(super) original: Option<Box<HeadCopy>>,
     /// The client asked for 204 in place of a timeout's 504.
     pub timeout_is_204: bool,
+    /// The caller is to be told where nothing reached the application.
+    pub(super) tells_unsent: bool,
     /// Fields that the client gets besides the answer's own.
     pub besides: Option<Box<HeaderMap>>,
     /// Where it is counted if it never has a target.
@@ -64,6 +66,7 @@ impl Closing {
         connection.flow.parts.set(connection.flow.parts.get().wrapping_add(1));
         connection.busy.set(connection.busy.get() + 1);
         let (parts, incoming) = request.into_parts();
+        let tells_unsent = unsent::wanted(&connection, &parts.headers);
         let place = Box::new_uninit();
         let closing = Closing {
             record,
@@ -73,6 +76,7 @@ impl Closing {
             target: None,
             original: None,
             timeout_is_204: false,
+            tells_unsent,
             besides: None,
             nowhere: None,
             source: None,

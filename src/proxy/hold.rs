@@ -30,7 +30,11 @@ impl Attempts<'_> {
     pub(super) fn slot(&mut self) -> Result<Taken, Fault> {
         let cluster = &self.destination.cluster;
         let avoid: &[u64] =
-            if self.outbound.retry().avoid_tried || self.tries.fresh { &self.tries.endpoints } else { &[] };
+            if self.outbound.retry().avoid_tried || self.tries.fresh || self.tries.elsewhere > 0 {
+                &self.tries.endpoints
+            } else {
+                &[]
+            };
         let taken = {
             let mut rng = self.connection.local.rng.borrow_mut();
             let (deadlines, closing, destination) = (&mut self.deadlines, &*self.closing, self.destination);

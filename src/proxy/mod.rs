@@ -26,6 +26,7 @@ mod splice;
 mod standing;
 mod tunnel;
 mod unread;
+mod unsent;
 
 pub use admit::Admit;
 pub use body::ResponseBody;

@@ -38,6 +38,8 @@ pub enum Verdict {
     GiveUp,
     /// At once, on a fresh connection, uncounted.
     Free,
+    /// At once, at another endpoint, uncounted: the one that was asked says that nothing was done.
+    Elsewhere,
     /// After the back-off, counted. `budgeted`: an application may have seen the request.
     Again {
         /// Against the budget.

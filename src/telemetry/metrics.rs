@@ -320,6 +320,8 @@ pub struct ClusterMetrics {
     pub retries: Counter,
     /// Attempts on a fresh connection after a reused one died.
     pub free_retries: Counter,
+    /// Attempts at another endpoint because the sidecar of the first did nothing.
+    pub sent_elsewhere: Counter,
     overflow: [Counter; 4],
 }
 
@@ -420,6 +422,11 @@ impl Collector for Clusters {
         each!(ejected, "ejected_endpoints", "Endpoints put aside now");
         each!(retries, "retries", "Attempts after the first, by the route's retry policy");
         each!(free_retries, "free_retries", "Attempts on a fresh connection after a reused one died");
+        each!(
+            sent_elsewhere,
+            "sent_elsewhere",
+            "Attempts at another endpoint because the sidecar of the first refused before its application saw it"
+        );
         let rows = all.iter().flat_map(|(name, cluster)| {
             let limits = Limit::NAMES.iter().zip(&cluster.overflow);
             limits.map(|(limit, counter)| ([("cluster", &**name), ("limit", *limit)], counter))

@@ -49,6 +49,12 @@ impl Client {
         self.mode != ClientMode::Auto || mesh
     }
 
+    /// Whether those that are spoken to with TLS prove to be of the mesh.
+    #[inline]
+    pub fn is_mesh(&self) -> bool {
+        matches!(self.mode, ClientMode::IstioMutual | ClientMode::Auto)
+    }
+
     /// Whether its endpoints are outside the mesh, where TLS is the scheme `https`.
     pub fn is_outside(&self) -> bool {
         matches!(self.mode, ClientMode::Simple | ClientMode::Mutual)

@@ -5,6 +5,7 @@
 
 mod foreign;
 mod stage;
+mod unsent;
 
 use pilotlight::cli::certs::Authority;
 use proxy_config::model::{ClientMode, ClientTls, Config, Direction, ListenerTls, Mtls};

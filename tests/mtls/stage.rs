@@ -266,6 +266,15 @@ impl Proxy {
         self.telemetry.encode()
     }
 
+    /// Waits until so many requests are held.
+    pub fn until_held(&self, count: usize) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.environment.registry.room().held() != count {
+            assert!(Instant::now() < deadline, "never {count} held");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until the metrics have a line with all of `words` that ends in `value`.
     pub fn until(&self, words: &[&str], value: &str) {
         let deadline = Instant::now() + DEADLINE;
