@@ -138,7 +138,7 @@ impl Proxy {
             keyring: Arc::default(),
             numbers: Default::default(),
             keys: Arc::default(),
-            simulate: false,
+            simulate: None,
         };
         let compiled = compile(config, 1, None, &environment);
         assert!(compiled.problems.is_empty(), "{:?}", compiled.problems);

@@ -3,6 +3,7 @@
 //! Called from the main thread at start and from the files' thread afterwards, one change at a time.
 
 use super::listen::{self, Bound};
+use super::simulated;
 use crate::cli::run::{AccessLog as LogFlag, RunArgs};
 use crate::clock;
 use crate::control::discover::{Discover, Event};
@@ -50,6 +51,8 @@ struct State {
     last: Option<Reload>,
     log: Option<(model::AccessLog, Arc<AccessLog>)>,
     swept: HashMap<Arc<str>, Instant>,
+    /// What was said about identities that are simulated.
+    simulated: Vec<simulated::Said>,
     /// Certificates whose end was warned of.
     ending: HashSet<String>,
 }
@@ -164,6 +167,9 @@ impl Engine {
             tracing::error!("{problem}");
         }
         compiled.warnings.iter().for_each(|warning| tracing::error!("{warning}"));
+        let said = simulated::said(config, &self.parts.args);
+        said.iter().filter(|said| !state.simulated.contains(said)).for_each(simulated::Said::log);
+        state.simulated = said;
         let keyring = &self.parts.environment.keyring;
         self.parts.environment.telemetry.secure.certificates(keyring.shown());
         self.parts.published.publish(compiled.snapshot);

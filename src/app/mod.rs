@@ -5,10 +5,11 @@
 
 mod engine;
 mod listen;
+mod simulated;
 mod source;
 
 use crate::activator::{Bell, Room};
-use crate::auth::KeyRing;
+use crate::auth::{KeyRing, Passes};
 use crate::cli::run::RunArgs;
 use crate::cluster::Registry;
 use crate::control::admin::{self, Admin, Face};
@@ -33,7 +34,7 @@ use engine::{Engine, Parts};
 use futures_util::future::join;
 use parking_lot::Mutex;
 use source::Told;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +96,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let published: Arc<Published> = Arc::default();
     let keys: Arc<KeyRing> = Arc::default();
     let keyring = Arc::new(Keyring::new(args.certs.as_deref()));
+    let passes = simulated::passes(&args)?;
     let (admin_socket, stats_socket) = bind_admin(&args)?;
     let bounds = Bounds::new(&args, open_files, &telemetry);
     let running = start_workers(workers, &published, &telemetry, &drain, &bounds)?;
@@ -107,14 +109,14 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
             keyring: keyring.clone(),
             numbers: Mutex::default(),
             keys: keys.clone(),
-            simulate: args.bind.is_loopback(),
+            simulate: passes.clone(),
         },
         orders: running.iter().map(Worker::orders).collect(),
         began,
     }));
     engine.begin(first)?;
     let mesh = engine.address_of("mesh");
-    let settings = Settings::here(mesh).map_err(|error| format!("functions cannot be started: {error}"))?;
+    let settings = surroundings(mesh, passes)?;
     let (ceiling, flavour, pace) = (args.max_instances, args.autoscaler.into(), args.pace());
     let setup = Setup { registry, telemetry: telemetry.clone(), bell, ceiling, flavour, pace };
     let scaler = Scaler::spawn(setup, |events| Box::new(Processes::new(settings, events)));
@@ -150,6 +152,14 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
         tracing::warn!(left, "requests were given up at --drain-timeout");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What functions find around them.
+fn surroundings(mesh: Option<SocketAddr>, passes: Option<Arc<Passes>>) -> Result<Settings, String> {
+    let mut settings =
+        Settings::here(mesh).map_err(|error| format!("functions cannot be started: {error}"))?;
+    settings.around.passes = passes;
+    Ok(settings)
 }
 
 /// All metrics and logs; the audit stream goes to `audit`.

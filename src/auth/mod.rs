@@ -5,6 +5,7 @@
 //! verified once and then remembered. It opens no socket, fetches no key, and knows no exchange. What it cannot
 //! understand refuses.
 
+mod callers;
 mod compile;
 mod facts;
 mod guard;
@@ -13,6 +14,7 @@ mod provider;
 mod rule;
 mod text;
 
+pub use callers::{Callers, Passes};
 pub use compile::{Trust, compile};
 pub use facts::{Facts, Identity};
 pub use guard::{Denied, Event, Guard, Id};

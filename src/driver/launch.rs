@@ -3,12 +3,14 @@
 //! The environment is clean: a function sees what its YAML says and what the platform promises, not what
 //! the person who started the proxy happened to have set.
 
+use crate::auth::Passes;
 use proxy_config::model::{Command as Words, Revision};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 /// Taken over from the proxy's own environment.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "TMPDIR", "LANG"];
@@ -22,6 +24,8 @@ pub struct Surroundings {
     pub executable: PathBuf,
     /// Where functions reach each other by name; none: no proxy is announced to them.
     pub mesh: Option<SocketAddr>,
+    /// What each revision says at the mesh to be known by; none: nobody is known there.
+    pub passes: Option<Arc<Passes>>,
     /// Variables of the proxy that functions see too.
     pub inherited: Vec<(OsString, OsString)>,
 }
@@ -33,7 +37,7 @@ impl Surroundings {
     /// The system does not say which executable this is.
     pub fn here(mesh: Option<SocketAddr>) -> std::io::Result<Surroundings> {
         let taken = INHERITED.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
-        Ok(Surroundings { executable: executable()?, mesh, inherited: taken.collect() })
+        Ok(Surroundings { executable: executable()?, mesh, passes: None, inherited: taken.collect() })
     }
 
     fn path(&self) -> OsString {
@@ -97,8 +101,9 @@ fn environment(revision: &Revision, port: u16, around: &Surroundings) -> Vec<(Os
     own("K_CONFIGURATION", revision.service.clone());
     own("K_REVISION", revision.name.clone());
     if let Some(mesh) = around.mesh {
+        let pass = around.passes.as_ref().map(|passes| passes.of(&revision.key) + "@").unwrap_or_default();
         for name in ["http_proxy", "HTTP_PROXY"] {
-            own(name, format!("http://{mesh}"));
+            own(name, format!("http://{pass}{mesh}"));
         }
         for name in ["no_proxy", "NO_PROXY"] {
             own(name, NO_PROXY.to_owned());
@@ -144,6 +149,7 @@ mod tests {
         Surroundings {
             executable: "/bin/pilot".into(),
             mesh: Some("127.0.0.1:15001".parse().unwrap()),
+            passes: None,
             inherited: vec![("PATH".into(), "/bin:/usr/bin".into()), ("HOME".into(), "/home/u".into())],
         }
     }

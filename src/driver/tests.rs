@@ -18,6 +18,8 @@ pub(crate) fn revision(words: &[&str]) -> Revision {
         namespace: "default".into(),
         name: "hello-00001".into(),
         labels: Default::default(),
+        service_account: "default".into(),
+        port: 8080,
         concurrency: 1,
         timeout: Duration::from_secs(300),
         scale: Scale::default(),

@@ -34,6 +34,8 @@ pub struct Closing {
     /// The head as it came, of one that may have to wait: should its function be replaced meanwhile, it is
     /// looked at anew.
     pub(super) original: Option<Box<HeadCopy>>,
+    /// Who calls, as the mesh listener took it from the head as it came.
+    pub(super) caller: Option<Arc<str>>,
     /// The client asked for 204 in place of a timeout's 504.
     pub timeout_is_204: bool,
     /// The caller is to be told where nothing reached the application.
@@ -75,6 +77,7 @@ impl Closing {
             snapshot,
             target: None,
             original: None,
+            caller: None,
             timeout_is_204: false,
             tells_unsent,
             besides: None,

@@ -104,6 +104,9 @@ async fn reply(
     let Some(listener) = listener else { return Err(Kind::NoRoute.into()) };
     closing.nowhere(&listener.unrouted);
     let seen = Seen::of(&closing.parts.headers);
+    if seen.any(Seen::HOP) {
+        guard::recognise(listener, closing);
+    }
     closing.record.grpc = seen.any(Seen::CONTENT_TYPE) && grpc::is_grpc(&closing.parts.headers);
     normalize::path(&mut closing.parts, snapshot.path_normalization)?;
     let step = step(connection, listener, closing, seen);

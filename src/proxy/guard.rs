@@ -12,9 +12,9 @@ use crate::clock;
 use crate::fault::{Fault, Kind, Told};
 use crate::http::{Authority, target};
 use crate::record::Direction;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Listener, Simulated};
 use bytes::Bytes;
-use http::header::WWW_AUTHENTICATE;
+use http::header::{PROXY_AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, request};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
@@ -63,11 +63,14 @@ fn said(connection: &Connection, closing: &Closing) -> Map<String, Value> {
     say("authority", Authority::of(parts).map_or("", |authority| authority.text));
     say("source", &connection.remote.to_string());
     say("destination", closing.target.as_ref().map_or("", |target| &target.cluster));
-    if let Some(principal) = principal(connection, &closing.snapshot) {
+    if let Some(principal) = principal(connection, closing) {
         say("principal", principal);
     }
     if let Some(id) = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
         say("request_id", id);
+    }
+    if said.contains_key("principal") && connection.standing.secured().is_none() {
+        said.insert("simulated".to_owned(), true.into());
     }
     said
 }
@@ -91,7 +94,7 @@ async fn judge(
         Some(jwt) => authenticate(connection, jwt, closing)?,
         None => None,
     };
-    let principal = principal(connection, &closing.snapshot);
+    let principal = principal(connection, closing);
     let facts = facts(connection, &closing.parts, workload, principal, accepted.as_ref())?;
     guard
         .authorize(&facts, |event| {
@@ -118,7 +121,7 @@ async fn consult(
     closing: &mut Closing,
 ) -> Result<(), Fault> {
     let asked: SmallVec<[Arc<str>; 1]> = {
-        let principal = principal(connection, &closing.snapshot);
+        let principal = principal(connection, closing);
         let facts = facts(connection, &closing.parts, workload, principal, None)?;
         guard.providers(&facts).map(|(provider, _)| provider.clone()).collect()
     };
@@ -167,11 +170,27 @@ fn authenticate<'j>(
     Ok(accepted)
 }
 
+/// Takes from a head what says which function of this process sends it. Nobody else is to see that.
+pub(super) fn recognise(listener: &Listener, closing: &mut Closing) {
+    let Simulated::Callers(callers) = &listener.simulated else { return };
+    let fields = &mut closing.parts.headers;
+    let Some(caller) = fields.get(PROXY_AUTHORIZATION).and_then(|value| callers.find(value.as_bytes()))
+    else {
+        return;
+    };
+    closing.caller = Some(caller.clone());
+    fields.remove(PROXY_AUTHORIZATION);
+}
+
 /// Who the peer is: by its certificate, or taken for it.
-fn principal<'a>(connection: &'a Connection, snapshot: &'a Snapshot) -> Option<&'a str> {
-    match connection.standing.secured() {
-        Some(secured) => secured.principal(),
-        None => snapshot.listeners.get(connection.listener)?.as_ref()?.simulated.as_deref(),
+fn principal<'a>(connection: &'a Connection, closing: &'a Closing) -> Option<&'a str> {
+    if let Some(secured) = connection.standing.secured() {
+        return secured.principal();
+    }
+    match &closing.snapshot.listeners.get(connection.listener)?.as_ref()?.simulated {
+        Simulated::Nobody => None,
+        Simulated::One(principal) => Some(principal),
+        Simulated::Callers(_) => closing.caller.as_deref(),
     }
 }
 

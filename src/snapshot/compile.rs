@@ -5,8 +5,9 @@
 
 use super::guards::Guards;
 use super::secure::Secure;
+use super::simulate::Simulation;
 use super::{Action, Destination, Direct, Forward, Listener, Route, Snapshot, Tables, Target, VirtualHost};
-use crate::auth::KeyRing;
+use crate::auth::{KeyRing, Passes};
 use crate::cluster::{Cluster, Registry};
 use crate::record::Direction;
 use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Side, Split};
@@ -19,9 +20,6 @@ use proxy_config::model;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// Where a function listens that says nothing about it.
-const FUNCTION_PORT: u16 = 8080;
 
 /// What snapshots are compiled against.
 #[derive(Debug)]
@@ -36,8 +34,8 @@ pub struct Environment {
     pub numbers: Mutex<HashMap<String, usize>>,
     /// Keys of tokens that are fetched.
     pub keys: Arc<KeyRing>,
-    /// Requests at gateways count as the gateway's own where no certificate says who asks (`run` on this host).
-    pub simulate: bool,
+    /// Who asks is simulated where no certificate says it (`run` on this host): what functions were told.
+    pub simulate: Option<Arc<Passes>>,
 }
 
 /// A snapshot, and what of it could not be made.
@@ -84,8 +82,7 @@ pub fn compile(
     let mut compiler = Compiler {
         environment,
         guards,
-        simulated: (environment.simulate && config.workload.is_none())
-            .then(|| gateway_principal(&config.mesh)),
+        simulation: Simulation::of(config, environment.simulate.as_deref()),
         secure: Secure::begin(&environment.keyring, config),
         clusters: HashMap::new(),
         destinations: HashMap::new(),
@@ -120,8 +117,7 @@ pub fn compile(
 struct Compiler<'a> {
     environment: &'a Environment,
     guards: Guards,
-    /// Who a gateway is taken for.
-    simulated: Option<Arc<str>>,
+    simulation: Simulation,
     secure: Secure<'a>,
     clusters: HashMap<Arc<str>, &'a model::Cluster>,
     destinations: HashMap<Arc<str>, Arc<Destination>>,
@@ -176,7 +172,7 @@ impl<'a> Compiler<'a> {
             server_timing: revision.is_some_and(|r| r.holding.server_timing),
             half_close: revision.is_some_and(|r| r.holding.half_close),
             guard: self.guards.get(wanted.guard.as_deref(), &mut self.problems),
-            workload: workload(wanted),
+            workload: workload(wanted, revision),
         };
         self.clusters.insert(name.clone(), wanted);
         self.destinations.insert(name, Arc::new(destination));
@@ -203,7 +199,7 @@ impl<'a> Compiler<'a> {
             black_hole: self.nowhere(direction, "BlackHoleCluster"),
             passthrough: self.nowhere(direction, "PassthroughCluster"),
             guard: self.guards.get(wanted.guard.as_deref(), &mut self.problems),
-            simulated: self.simulated.clone().filter(|_| direction == Direction::Gateway),
+            simulated: self.simulation.at(direction),
         }
     }
 
@@ -348,22 +344,16 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// Istio's own gateway.
-fn gateway_principal(mesh: &model::Mesh) -> Arc<str> {
-    let (domain, namespace) = (&mesh.trust_domain, &mesh.root_namespace);
-    format!("{domain}/ns/{namespace}/sa/istio-ingressgateway-service-account").into()
-}
-
 /// Where a cluster's endpoints listen: the first of them for all, as they differ in their addresses alone.
-/// Instances of functions are told their ports; policies mean the one that Knative documents.
-fn workload(cluster: &model::Cluster) -> SocketAddr {
+/// Instances of functions are told their ports; policies mean the container's.
+fn workload(cluster: &model::Cluster, revision: Option<&model::Revision>) -> SocketAddr {
     let port = match &cluster.endpoints {
         model::Endpoints::Static(endpoints) => match endpoints.first() {
             Some(endpoint) => return endpoint.address,
             None => 0,
         },
         model::Endpoints::Dns(targets) => targets.first().map_or(0, |target| target.port),
-        model::Endpoints::Revision(_) => FUNCTION_PORT,
+        model::Endpoints::Revision(_) => revision.map_or(0, |revision| revision.port),
     };
     SocketAddr::from(([127, 0, 0, 1], port))
 }
@@ -424,7 +414,7 @@ mod tests {
             keyring: Arc::default(),
             numbers: Mutex::default(),
             keys: Arc::default(),
-            simulate: false,
+            simulate: None,
         };
         let compiled = compile(&config, 1, None, &environment);
         assert_eq!(compiled.problems.len(), problems, "{:?}", compiled.problems);

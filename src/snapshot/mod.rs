@@ -8,12 +8,13 @@ mod compile;
 mod guards;
 mod publish;
 mod secure;
+mod simulate;
 
 pub use compile::{Compiled, Environment, compile};
 pub use proxy_config::model::{PathNormalization, Protocol, Retry, RetryOn};
 pub use publish::{Published, Reader};
 
-use crate::auth::{Guard, Provider};
+use crate::auth::{Callers, Guard, Provider};
 use crate::cluster::Cluster;
 use crate::record::Direction;
 use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Split};
@@ -80,7 +81,18 @@ pub struct Listener {
     /// What is asked of all who come.
     pub guard: Option<Arc<Guard>>,
     /// Who those are taken for that no certificate speaks for.
-    pub simulated: Option<Arc<str>>,
+    pub simulated: Simulated,
+}
+
+/// Who clients without a certificate are taken for.
+#[derive(Debug)]
+pub enum Simulated {
+    /// For nobody.
+    Nobody,
+    /// All of them for one.
+    One(Arc<str>),
+    /// Functions of this process, by what they were told.
+    Callers(Arc<Callers>),
 }
 
 /// What a listener does with TLS.

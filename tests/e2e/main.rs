@@ -15,6 +15,7 @@ mod articles;
 mod articles_user;
 mod asking;
 mod assaults;
+mod callers;
 mod chaos;
 mod clients;
 mod departures;

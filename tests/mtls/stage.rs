@@ -190,7 +190,7 @@ impl Proxy {
             keyring: Arc::new(Keyring::new(folder.map(|folder| folder.0.as_path()))),
             numbers: Default::default(),
             keys: Default::default(),
-            simulate: false,
+            simulate: None,
         };
         let drain = Drain::new(Timing { delay: Duration::ZERO, timeout: Duration::from_secs(2) });
         let connections = Ceiling::new(1000);

@@ -19,6 +19,10 @@ pub struct Revision {
     /// Template labels and Knative's own (`serving.knative.dev/service`, `…/revision`, `…/configuration`, and
     /// `app`, the revision's name unless the template has one).
     pub labels: BTreeMap<String, String>,
+    /// `serviceAccountName`.
+    pub service_account: String,
+    /// `containerPort`, as policies name it: instances on this host are told ports of their own.
+    pub port: u16,
     /// `containerConcurrency`; 0: no limit.
     pub concurrency: u32,
     /// `timeoutSeconds`, the hold included.

@@ -132,7 +132,7 @@ fn field(text: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
     Ok((name.trim().parse().map_err(|_| SHAPE)?, value.trim().parse().map_err(|_| SHAPE)?))
 }
 
-fn percent_decoded(text: &str) -> Result<String, String> {
+pub(super) fn percent_decoded(text: &str) -> Result<String, String> {
     if !text.contains(['%', '+']) {
         return Ok(text.to_owned());
     }

@@ -5,14 +5,18 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
+
+use super::ask::percent_decoded;
 
 /// The longest a call may take, connecting and a cold start on the way included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -41,6 +45,8 @@ type Sender = SendRequest<Empty<Bytes>>;
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
     proxy: Option<String>,
+    /// What its URL says before the `@`, as the proxy is told it.
+    credentials: Option<HeaderValue>,
     direct: Vec<String>,
 }
 
@@ -50,12 +56,13 @@ impl Proxies {
         let first = |names: [&str; 2]| names.into_iter().find_map(|name| env(name).filter(|v| !v.is_empty()));
         let proxy = first(["http_proxy", "HTTP_PROXY"]).and_then(|url| {
             let rest = url.strip_prefix("http://").unwrap_or(&url);
-            let authority: http::uri::Authority = rest.trim_end_matches('/').parse().ok()?;
-            Some(format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80)))
+            rest.trim_end_matches('/').parse::<Authority>().ok()
         });
+        let credentials = proxy.as_ref().and_then(credentials);
+        let proxy = proxy.map(|at| format!("{}:{}", at.host(), at.port_u16().unwrap_or(80)));
         let direct = first(["no_proxy", "NO_PROXY"]).unwrap_or_default();
         let direct = direct.split(',').map(|host| host.trim().to_ascii_lowercase());
-        Proxies { proxy, direct: direct.filter(|host| !host.is_empty()).collect() }
+        Proxies { proxy, credentials, direct: direct.filter(|host| !host.is_empty()).collect() }
     }
 
     /// The proxy for this host and port, if it is not to be reached straight. An entry of `no_proxy` is a host, a
@@ -74,6 +81,16 @@ impl Proxies {
         };
         if self.direct.iter().any(covered) { None } else { Some(proxy) }
     }
+}
+
+/// `user:password` before the `@`, for `Proxy-Authorization`.
+fn credentials(proxy: &Authority) -> Option<HeaderValue> {
+    let (user, _) = proxy.as_str().rsplit_once('@')?;
+    // Only in a query does `+` mean a blank.
+    let user = percent_decoded(&user.replace('+', "%2B")).ok()?;
+    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(user))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// What a call brought.
@@ -108,8 +125,12 @@ impl Caller {
         }
         let authority = uri.authority().ok_or("the URL names no host")?.clone();
         let port = authority.port_u16().unwrap_or(80);
+        let mut credentials = None;
         let (address, target) = match self.proxies.towards(authority.host(), port) {
-            Some(proxy) => (proxy.to_owned(), uri),
+            Some(proxy) => {
+                credentials = self.proxies.credentials.clone();
+                (proxy.to_owned(), uri)
+            }
             None => {
                 let path = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
                 (format!("{}:{port}", authority.host()), Uri::from(path))
@@ -119,6 +140,9 @@ impl Caller {
         *request.uri_mut() = target;
         let host = header::HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
         request.headers_mut().insert(header::HOST, host);
+        if let Some(credentials) = credentials {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, credentials);
+        }
         for name in TRACE_HEADERS {
             for value in cause.get_all(name) {
                 request.headers_mut().append(name, value.clone());
@@ -204,5 +228,19 @@ mod tests {
         check(&[mesh, ("no_proxy", "b:81")], "b", 80, proxy);
         check(&[mesh, ("no_proxy", "b:81")], "b", 81, None);
         check(&[mesh, ("no_proxy", "*")], "b", 81, None);
+        check(&[("http_proxy", "http://a%2Fb:c@127.0.0.1:15001")], "b", 80, proxy);
+    }
+
+    #[test]
+    fn a_user_in_the_proxys_url_is_told_to_it() {
+        for (url, expected) in [
+            ("http://a.b:c@127.0.0.1:15001", Some("Basic YS5iOmM=")),
+            ("http://a%2Fb:c@127.0.0.1:15001/", Some("Basic YS9iOmM=")),
+            ("http://127.0.0.1:15001", None),
+        ] {
+            let proxies = Proxies::from_variables(|name| (name == "http_proxy").then(|| url.to_owned()));
+            let found = proxies.credentials.as_ref().map(|value| value.to_str().unwrap());
+            assert_eq!(found, expected, "{url}");
+        }
     }
 }

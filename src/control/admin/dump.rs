@@ -419,6 +419,8 @@ mod tests {
             namespace: "default".to_owned(),
             name: "a-1".to_owned(),
             labels: BTreeMap::new(),
+            service_account: "default".to_owned(),
+            port: 8080,
             concurrency: 0,
             timeout: Duration::from_secs(300),
             scale: Scale::default(),

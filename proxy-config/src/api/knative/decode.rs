@@ -88,6 +88,7 @@ fn template(cursor: &Cursor<'_>, service: &str) -> Option<RevisionTemplate> {
         holding: said.holding,
         idle: said.idle,
         local_command: said.local_command,
+        service_account: spec.field("serviceAccountName").string().filter(|name| !name.is_empty()),
         container_concurrency: limited("containerConcurrency", 1000),
         timeout_seconds: if timeout == 0 { DEFAULT_TIMEOUT_SECONDS } else { timeout },
         container: serving(&spec.field("containers"))?,

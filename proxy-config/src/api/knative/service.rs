@@ -34,6 +34,8 @@ pub struct RevisionTemplate {
     pub idle: Idle,
     /// Annotation `pilotlight.dev/local-command`, split into words.
     pub local_command: Option<At<Vec<String>>>,
+    /// `spec.serviceAccountName`.
+    pub service_account: Option<String>,
     /// `spec.containerConcurrency`; 0: no limit.
     pub container_concurrency: u32,
     /// `spec.timeoutSeconds`; 300 where it is not written or 0.

@@ -47,7 +47,7 @@ const TEMPLATE_SPEC: &[Field] = &[
     inert("idleTimeoutSeconds", INT, "a timeout between bytes"),
     inert("volumes", List(&Any), "volumes"),
     inert("initContainers", List(&Any), "init containers"),
-    ignored("serviceAccountName", Text),
+    acts("serviceAccountName", Text),
     ignored("imagePullSecrets", Any),
     ignored("enableServiceLinks", Bool),
     ignored("automountServiceAccountToken", Bool),

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use traffic::{Target, Traffic};
 
+/// Where a container listens that says nothing about it.
+const CONTAINER_PORT: u16 = 8080;
 /// Label of Knative that keeps a function off the gateways with the value `cluster-local`.
 const VISIBILITY: &str = "networking.knative.dev/visibility";
 
@@ -182,6 +184,8 @@ fn build_revision(name: &str, document: &knative::Service, traffic: &Traffic, op
         namespace: object.namespace.clone(),
         name: name.to_owned(),
         labels,
+        service_account: template.service_account.clone().unwrap_or_else(|| "default".to_owned()),
+        port: container.port.unwrap_or(CONTAINER_PORT),
         concurrency: template.container_concurrency,
         timeout: Duration::from_secs(u64::from(template.timeout_seconds)),
         scale: (*template.scale).clone(),
