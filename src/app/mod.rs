@@ -90,9 +90,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let drain = Drain::new(Timing { delay: args.drain_delay, timeout: args.drain_timeout });
     let telemetry = telemetry(workers, &args.audit_log)?;
     let bell = Arc::new(Bell::new());
-    let held = usize::try_from(args.max_held_bytes).unwrap_or(usize::MAX);
-    let room = Arc::new(Room::new(args.max_held as usize, held));
-    let registry = Arc::new(Registry::new(bell.clone(), room));
+    let registry = Arc::new(Registry::new(bell.clone(), room(&args)));
     let published: Arc<Published> = Arc::default();
     let keys: Arc<KeyRing> = Arc::default();
     let keyring = Arc::new(Keyring::new(args.certs.as_deref()));
@@ -152,6 +150,12 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
         tracing::warn!(left, "requests were given up at --drain-timeout");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// For what is held of all functions together.
+fn room(args: &RunArgs) -> Arc<Room> {
+    let bytes = usize::try_from(args.max_held_bytes).unwrap_or(usize::MAX);
+    Arc::new(Room::new(args.max_held as usize, bytes))
 }
 
 /// What functions find around them.
