@@ -99,6 +99,7 @@ impl Unit {
     pub fn failed(&mut self, now: Instant, crash: Crash, failure: Failure, floor: &mut Floor) {
         self.crashes += 1;
         self.metrics.crashes.inc();
+        let was_shut = self.backoff.shut(now).is_some();
         self.backoff.failed(now, failure, floor.random.f64());
         let mut refused = 0;
         if self.present() == 0 {
@@ -113,6 +114,15 @@ impl Unit {
         let class = failure.kind.name();
         tracing::warn!(instance = &*crash.instance, class, refused, last_line, "the instance {}", crash.how);
         self.last_crash = Some(crash);
+        if let (false, Some(kind)) = (was_shut, self.backoff.shut(now)) {
+            let trial = self.backoff.until(now).unwrap_or(now).saturating_duration_since(now);
+            tracing::warn!(
+                revision = &*self.members.key,
+                "the circuit is open: every start fails ({}), requests are refused at once; one instance is \
+                 tried in {trial:.1?}. /functions on the admin address has its last lines",
+                kind.name()
+            );
+        }
     }
 }
 
