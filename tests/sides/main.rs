@@ -1,9 +1,11 @@
-//! Mutual TLS from one proxy to another, and what changes when trust does, in this process.
+//! The sides of a call as proxies in this process: mutual TLS from one to another, what changes when trust does, and
+//! the places an inbound side grants.
 
 // Tests measure real time, and an unmet expectation is a panic.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod foreign;
+mod inbound;
 mod stage;
 mod unsent;
 

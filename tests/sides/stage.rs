@@ -266,10 +266,20 @@ impl Proxy {
         self.telemetry.encode()
     }
 
+    /// Answers who has waited too long for a place, as of `now`.
+    pub fn expire_held(&self, now: Instant) {
+        self.published.current().expire_held(now);
+    }
+
+    /// Requests that are held.
+    pub fn held(&self) -> usize {
+        self.environment.registry.room().held()
+    }
+
     /// Waits until so many requests are held.
     pub fn until_held(&self, count: usize) {
         let deadline = Instant::now() + DEADLINE;
-        while self.environment.registry.room().held() != count {
+        while self.held() != count {
             assert!(Instant::now() < deadline, "never {count} held");
             std::thread::sleep(Duration::from_millis(1));
         }
