@@ -59,7 +59,7 @@ struct State {
 
 /// The files that `run` was told of.
 pub(super) fn paths(args: &RunArgs) -> Paths {
-    Paths { paths: args.paths.clone(), mesh_file: args.load.mesh_config.clone() }
+    Paths { paths: args.serve.paths.clone(), mesh_file: args.serve.load.mesh_config.clone() }
 }
 
 /// Reads and resolves everything once, before there is anything to serve it.
@@ -83,7 +83,8 @@ impl Engine {
             return Err(refused);
         }
         if state.loaded.as_ref().is_some_and(|loaded| serves_nothing(&loaded.config)) {
-            let paths: Vec<_> = self.parts.args.paths.iter().map(|path| path.display().to_string()).collect();
+            let paths: Vec<_> =
+                self.parts.args.serve.paths.iter().map(|path| path.display().to_string()).collect();
             tracing::warn!(
                 "nothing to serve in {}: no function, Service, ServiceEntry or VirtualService; \
                  `pilotlight check --format json` lists what is ignored",
@@ -125,7 +126,7 @@ impl Engine {
         let empty = Config::default();
         let old = state.loaded.as_ref().map_or(&empty, |loaded| &loaded.config);
         let changes = Changes::between(old, &loaded.config);
-        let refused = (args.strict && loaded.report.has_errors())
+        let refused = (args.serve.strict && loaded.report.has_errors())
             .then(|| "the configuration has errors, and --strict refuses it then".to_owned());
         metrics.quarantined.set(loaded.quarantined.len() as i64);
         if refused.is_none() {
@@ -281,7 +282,7 @@ impl Engine {
             let format = written.clone().filter(|log| log.encoding == encoding).and_then(|log| log.format);
             model::AccessLog { file: "/dev/stdout".to_owned(), encoding, format }
         };
-        let wanted = match self.parts.args.access_log {
+        let wanted = match self.parts.args.serve.access_log {
             Some(LogFlag::Off) => return None,
             Some(LogFlag::Text) => flag(model::AccessLogEncoding::Text),
             Some(LogFlag::Json) => flag(model::AccessLogEncoding::Json),
@@ -397,7 +398,7 @@ impl Engine {
         if let Some(why) = self.parts.environment.keyring.trouble(clock::wall()) {
             return Err(why);
         }
-        let beside = self.parts.args.sidecar.is_some() && self.parts.args.certs.is_none();
+        let beside = self.parts.args.sidecar.is_some() && self.parts.args.serve.certs.is_none();
         if beside && state.loaded.as_ref().is_some_and(|loaded| asks_for_certificate(&loaded.config)) {
             return Err(
                 "--certs names no certificate of the workload; it is reached without in mode DISABLE \

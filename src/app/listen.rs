@@ -24,12 +24,12 @@ pub(super) struct Bound {
 /// Where a listener wants to be.
 pub(super) fn wanted(bind: Bind, args: &RunArgs) -> SocketAddr {
     match bind {
-        Bind::DefaultGateway => SocketAddr::new(args.bind, args.http_port),
+        Bind::DefaultGateway => SocketAddr::new(args.alone.bind, args.alone.http_port),
         Bind::GatewayPort(port) => {
-            let mapped = args.port_map.iter().find(|map| map.from == port).map_or(port, |map| map.to);
-            SocketAddr::new(args.bind, mapped)
+            let mapped = args.alone.port_map.iter().find(|map| map.from == port).map_or(port, |map| map.to);
+            SocketAddr::new(args.alone.bind, mapped)
         }
-        Bind::Mesh => args.mesh,
+        Bind::Mesh => args.alone.mesh,
         Bind::Address(address) => address,
     }
 }
@@ -73,7 +73,7 @@ pub(super) fn bind(listener: &Listener, args: &RunArgs, count: usize) -> Result<
     let mut mapped = None;
     let asked_for = match listener.bind {
         Bind::GatewayPort(port) => Some(port),
-        Bind::DefaultGateway => Some(args.http_port),
+        Bind::DefaultGateway => Some(args.alone.http_port),
         Bind::Mesh | Bind::Address(_) => None,
     };
     if let (Err(error), Some(port)) = (&bound, asked_for)

@@ -52,7 +52,7 @@ const MAX_EXCHANGES: usize = 100_000;
 
 /// `pilotlight run`.
 pub fn run(args: RunArgs) -> ExitCode {
-    let log = match Log::install(&args.log_level) {
+    let log = match Log::install(&args.serve.log_level) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("pilotlight: {error}");
@@ -87,13 +87,13 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let signals = process::Signals::take().map_err(|error| format!("signals cannot be had: {error}"))?;
     let first = engine::first_load(&args);
     let workers = worker_count(&args, first.config.mesh.concurrency);
-    let drain = Drain::new(Timing { delay: args.drain_delay, timeout: args.drain_timeout });
-    let telemetry = telemetry(workers, &args.audit_log)?;
+    let drain = Drain::new(Timing { delay: args.drain_delay(), timeout: args.serve.drain_timeout });
+    let telemetry = telemetry(workers, &args.serve.audit_log)?;
     let bell = Arc::new(Bell::new());
     let registry = Arc::new(Registry::new(bell.clone(), room(&args)));
     let published: Arc<Published> = Arc::default();
     let keys: Arc<KeyRing> = Arc::default();
-    let keyring = Arc::new(Keyring::new(args.certs.as_deref()));
+    let keyring = Arc::new(Keyring::new(args.serve.certs.as_deref()));
     let passes = simulated::passes(&args)?;
     let (admin_socket, stats_socket) = bind_admin(&args)?;
     let bounds = Bounds::new(&args, open_files, &telemetry);
@@ -115,7 +115,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     engine.begin(first)?;
     let mesh = engine.address_of("mesh");
     let settings = surroundings(mesh, passes)?;
-    let (ceiling, flavour, pace) = (args.max_instances, args.autoscaler.into(), args.pace());
+    let (ceiling, flavour, pace) = (args.alone.max_instances, args.alone.autoscaler.into(), args.pace());
     let setup = Setup { registry, telemetry: telemetry.clone(), bell, ceiling, flavour, pace };
     let scaler = Scaler::spawn(setup, |events| Box::new(Processes::new(settings, events)));
     let lookups = engine.clone();
@@ -154,8 +154,8 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
 
 /// For what is held of all functions together.
 fn room(args: &RunArgs) -> Arc<Room> {
-    let bytes = usize::try_from(args.max_held_bytes).unwrap_or(usize::MAX);
-    Arc::new(Room::new(args.max_held as usize, bytes))
+    let bytes = usize::try_from(args.serve.max_held_bytes).unwrap_or(usize::MAX);
+    Arc::new(Room::new(args.serve.max_held as usize, bytes))
 }
 
 /// What functions find around them.
@@ -238,15 +238,18 @@ impl Bounds {
     /// Looks at how much memory is left from now on, for as long as the process lives.
     fn new(args: &RunArgs, open_files: u64, telemetry: &Arc<Telemetry>) -> Bounds {
         let pressure = Pressure::none();
-        let memory = args.cgroup.as_deref().map_or_else(Memory::own, Memory::of);
-        let (watched, telemetry, percent) = (pressure.clone(), telemetry.clone(), args.shed_memory);
+        let memory = args.serve.cgroup.as_deref().map_or_else(Memory::own, Memory::of);
+        let (watched, telemetry, percent) = (pressure.clone(), telemetry.clone(), args.serve.shed_memory);
         tokio::spawn(async move { memory.watch(&watched, &telemetry.metrics, percent).await });
         let some = |time: Duration| Some(time).filter(|time| !time.is_zero());
         // Each client connection may need one upstream.
         let connections = usize::try_from(open_files.saturating_sub(SPARE_FILES) / 2).unwrap_or(512);
         Bounds {
             connections: Ceiling::new(connections),
-            patience: Patience { body: some(args.body_timeout), answer: some(args.answer_timeout) },
+            patience: Patience {
+                body: some(args.serve.body_timeout),
+                answer: some(args.serve.answer_timeout),
+            },
             pressure,
         }
     }
@@ -254,7 +257,7 @@ impl Bounds {
 
 /// `--workers`, else MeshConfig's concurrency, else the CPU quota rounded up.
 fn worker_count(args: &RunArgs, concurrency: Option<u32>) -> usize {
-    let asked = args.workers.map(u32::from).or(concurrency).filter(|n| *n > 0);
+    let asked = args.serve.workers.map(u32::from).or(concurrency).filter(|n| *n > 0);
     match asked {
         Some(n) => (n as usize).min(512),
         None => std::thread::available_parallelism().map_or(1, usize::from),
@@ -268,8 +271,8 @@ fn hostname() -> Box<str> {
 
 /// The sockets of the admin API and of what scrapers see of it.
 fn bind_admin(args: &RunArgs) -> Result<(TcpListener, Option<TcpListener>), String> {
-    let admin = admin::bind(Face::Admin, args.admin)?;
-    let stats = args.stats.map(|address| admin::bind(Face::Stats, address)).transpose()?;
+    let admin = admin::bind(Face::Admin, args.serve.admin)?;
+    let stats = args.serve.stats.map(|address| admin::bind(Face::Stats, address)).transpose()?;
     say_listening(&admin, "admin", "--admin");
     stats.iter().for_each(|socket| say_listening(socket, "stats", "--stats"));
     Ok((admin, stats))

@@ -25,7 +25,7 @@ impl Said {
 
 /// Whether identities may be simulated: nobody but programs of this host can reach the listeners.
 pub(super) fn possible(args: &RunArgs) -> bool {
-    args.sidecar.is_none() && args.bind.is_loopback() && args.mesh.ip().is_loopback()
+    args.sidecar.is_none() && args.alone.bind.is_loopback() && args.alone.mesh.ip().is_loopback()
 }
 
 /// What functions are known by, where identities are simulated.
@@ -50,7 +50,7 @@ pub(super) fn said(config: &Config, args: &RunArgs) -> Vec<Said> {
             "identities are not simulated, as others could reach --bind {} or --mesh {}: for {asking}, whoever \
              shows no certificate is nobody: principals, namespaces and serviceAccounts match none of them, their \
              not… twins all; listen on 127.0.0.1 to try such policies",
-            args.bind, args.mesh
+            args.alone.bind, args.alone.mesh
         ))),
     }
     let strict =

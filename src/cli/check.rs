@@ -3,7 +3,7 @@
 //! Silent when all is well. Exit status: 0 no errors, 1 errors, 2 usage. It listens nowhere and starts
 //! nothing.
 
-use super::{Format, LoadArgs};
+use super::{Format, LoadArgs, LocalArgs};
 use crate::control::reload::Paths;
 use proxy_config::load::load;
 use proxy_config::report::{Level, Problem, Report};
@@ -28,6 +28,10 @@ pub struct CheckArgs {
     /// How the YAML is read.
     #[command(flatten)]
     pub load: LoadArgs,
+
+    /// What of functions would run on this host.
+    #[command(flatten)]
+    pub local: LocalArgs,
 }
 
 /// Status for a path that is not there, as for any wrong argument.
@@ -41,7 +45,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         return ExitCode::from(USAGE);
     }
     let texts = paths.read();
-    let report = load(&texts.files, &args.load.options(texts.mesh_file), None).report;
+    let report = load(&texts.files, &args.load.options(args.local.options(), texts.mesh_file), None).report;
     let mut out = io::stdout().lock();
     let coloured = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let rendered = render(&report, args.format, coloured);

@@ -69,14 +69,18 @@ pub struct LoadArgs {
           value_parser = values::label, hide_env_values = true)]
     pub namespace: String,
 
-    /// Domain of function hosts on gateways: NAME.NAMESPACE.DOMAIN
-    #[arg(long, value_name = "NAME", env = "PILOTLIGHT_DOMAIN", default_value = "localhost",
-          value_parser = values::domain, hide_env_values = true)]
-    pub domain: String,
-
     /// MeshConfig: the ConfigMap `istio`, a Helm or IstioOperator fragment, or the bare fields
     #[arg(long, value_name = "FILE", env = "PILOTLIGHT_MESH_CONFIG", hide_env_values = true)]
     pub mesh_config: Option<PathBuf>,
+}
+
+/// What of functions runs on this host, and under which names.
+#[derive(Args, Clone, Debug)]
+pub struct LocalArgs {
+    /// Domain of function hosts on gateways: NAME.NAMESPACE.DOMAIN
+    #[arg(long, value_name = "NAME", env = "PILOTLIGHT_DOMAIN", default_value_t = LocalArgs::default().domain,
+          value_parser = values::domain, hide_env_values = true)]
+    pub domain: String,
 
     /// Run function NAME with this command on this host instead of its container image; repeatable
     /// (PILOTLIGHT_EXEC: one a line)
@@ -105,18 +109,30 @@ pub struct LoadArgs {
     pub stand_in: bool,
 }
 
-impl LoadArgs {
-    /// The same for `proxy_config::load`, which also wants the text of the mesh file.
-    pub fn options(&self, mesh_file: Option<File>) -> Options {
+impl Default for LocalArgs {
+    fn default() -> LocalArgs {
+        LocalArgs { domain: Options::default().domain, exec: Vec::new(), exec_all: false, stand_in: false }
+    }
+}
+
+impl LocalArgs {
+    /// The same for `proxy_config::load`.
+    pub fn options(&self) -> Options {
         Options {
-            namespace: self.namespace.clone(),
             domain: self.domain.clone(),
             exec: self.exec.iter().map(|exec| (exec.name.clone(), exec.command.clone())).collect(),
             exec_all: self.exec_all,
             stand_in: self.stand_in,
-            mesh_file,
             ..Options::default()
         }
+    }
+}
+
+impl LoadArgs {
+    /// The same for `proxy_config::load`, which also wants the text of the mesh file; `local` is what it is
+    /// told of functions.
+    pub fn options(&self, local: Options, mesh_file: Option<File>) -> Options {
+        Options { namespace: self.namespace.clone(), mesh_file, ..local }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `pilotlight sidecar`: its arguments. What serving needs is `run`'s; what it stands beside is said here.
 
 use super::RunArgs;
+use super::run::{AloneArgs, ServeArgs};
 use super::values;
 use proxy_config::load::Sidecar;
 use proxy_config::model::Workload;
@@ -10,7 +11,7 @@ use std::net::SocketAddr;
 #[derive(clap::Args, Clone, Debug)]
 #[command(
     after_help = "Every flag can also be set in the environment as shown; a flag wins.\n\
-                        Gateways are not bound and functions not started: flags of `run` about them have no effect.",
+                        Gateways are not bound and functions not started.",
     next_help_heading = "Workload"
 )]
 pub struct SidecarArgs {
@@ -40,14 +41,14 @@ pub struct SidecarArgs {
           value_parser = values::address, hide_env_values = true)]
     pub inbound: SocketAddr,
 
-    /// Where the program reaches the mesh; also an HTTP proxy (http_proxy=…); instead of --mesh
+    /// Where the program reaches the mesh; also an HTTP proxy (http_proxy=…)
     #[arg(long, value_name = "ADDR", env = "PILOTLIGHT_OUTBOUND", default_value = "127.0.0.1:15001",
           value_parser = values::address, hide_env_values = true)]
     pub outbound: SocketAddr,
 
     /// How it serves.
     #[command(flatten)]
-    pub run: RunArgs,
+    pub serve: ServeArgs,
 }
 
 impl SidecarArgs {
@@ -61,7 +62,8 @@ impl SidecarArgs {
             labels: self.labels.into_iter().collect(),
         };
         let sidecar = Sidecar { workload, apps: self.app, inbound: self.inbound };
-        RunArgs { mesh: self.outbound, sidecar: Some(sidecar), ..self.run }
+        let alone = AloneArgs { mesh: self.outbound, ..AloneArgs::default() };
+        RunArgs { serve: self.serve, alone, sidecar: Some(sidecar) }
     }
 }
 
@@ -99,8 +101,11 @@ mod tests {
         let own = args.sidecar.unwrap();
         assert_eq!((own.workload.namespace.as_str(), own.workload.name.as_str()), ("shop", "till"));
         assert_eq!((own.workload.labels.len(), own.workload.service_account.as_str()), (2, "clerk"));
-        assert_eq!((own.apps.len(), own.inbound.port(), args.mesh.port(), args.admin.port()), (2, 0, 1, 2));
-        assert_eq!(args.paths, [std::path::PathBuf::from("conf")]);
+        assert_eq!(
+            (own.apps.len(), own.inbound.port(), args.alone.mesh.port(), args.serve.admin.port()),
+            (2, 0, 1, 2)
+        );
+        assert_eq!(args.serve.paths, [std::path::PathBuf::from("conf")]);
     }
 
     #[test]
