@@ -100,10 +100,13 @@ fn ordinary_clients_send_what_their_proxys_url_says_and_the_destination_does_not
 
 #[test]
 fn nobody_is_simulated_where_others_could_reach_the_listeners() {
-    let proxy = Proxy::with(shop()).args(["--bind", "0.0.0.0"]).start();
-    let warning = proxy.logs("identities are not simulated");
-    assert!(warning.contains("WARN") && warning.contains("ALLOW default/clerks"), "{warning}");
-    assert_eq!(proxy.mesh().get("/").host("till").send().status, 403);
+    for flag in [["--bind", "0.0.0.0"], ["--mesh", "0.0.0.0:0"]] {
+        let proxy = Proxy::with(shop()).args(flag).start();
+        let warning = proxy.logs("identities are not simulated");
+        assert!(warning.contains("WARN") && warning.contains("ALLOW default/clerks"), "{warning}");
+        proxy.mesh().get("/").host("till").send().expect(403);
+        assert_eq!(called(&proxy, "clerk"), 403, "{flag:?}: the clerk is nobody");
+    }
 }
 
 #[test]

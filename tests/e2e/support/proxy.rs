@@ -121,16 +121,26 @@ impl Setup {
         let path = self.given.as_deref().unwrap_or(self.directory.path());
         let mut command = Command::new(&self.program[0]);
         command.args(&self.program[1..]).env("NO_COLOR", "1").arg(self.command).arg(path);
-        command.args(["--admin", &self.admin, "--mesh", "127.0.0.1:0"]);
+        command.args(["--admin", &self.admin]);
+        if self.command == "run" {
+            self.alone(&mut command, path);
+        }
+        command.args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// What a sidecar has not.
+    fn alone(&self, command: &mut Command, path: &Path) {
+        if !self.arguments.iter().any(|argument| argument == "--mesh") {
+            command.args(["--mesh", "127.0.0.1:0"]);
+        }
         command.args(["--http-port", &self.http_port.to_string()]);
         if self.map_ports {
             for port in yaml::gateway_ports(path) {
                 command.args(["--port-map", &format!("{port}:0")]);
             }
         }
-        command.args(&self.arguments);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
     }
 
     /// Starts it and waits until it is ready.
