@@ -7,6 +7,7 @@ mod destinations;
 mod rules;
 mod security;
 mod services;
+mod trust;
 
 use crate::report::Problem;
 use crate::resolve::Input;
@@ -18,4 +19,5 @@ pub(crate) fn check(input: &Input<'_>, registry: &Registry, root: &str, problems
     destinations::check(input, registry, problems);
     services::check(input, registry, problems);
     security::check(input, registry, root, problems);
+    trust::check(input, registry, root, problems);
 }

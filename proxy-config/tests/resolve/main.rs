@@ -10,4 +10,5 @@ mod seeds;
 mod semantics;
 mod sidecar;
 mod tls;
+mod trust;
 mod view;
