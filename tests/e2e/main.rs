@@ -39,6 +39,7 @@ mod protocols;
 mod reload;
 mod retries;
 mod routing;
+mod seeds;
 mod sidecar;
 mod smoke;
 mod smuggling;

@@ -14,6 +14,7 @@ pub mod raw;
 pub mod recorder;
 pub mod tokens;
 pub mod tools;
+pub mod town;
 pub mod wait;
 pub mod yaml;
 
@@ -21,4 +22,5 @@ pub use client::{Request, Response, Target};
 pub use origin::{Origin, Reply};
 pub use proxy::Proxy;
 pub use raw::{RawClient, RawOrigin};
+pub use town::Town;
 pub use wait::{eventually, millis, seconds, together};

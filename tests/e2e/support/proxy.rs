@@ -56,10 +56,15 @@ pub struct Setup {
 
 impl Setup {
     /// Beside one workload, `shop/till`, instead of for all.
-    pub fn beside(mut self, app: &Origin) -> Setup {
+    pub fn beside(self, app: &Origin) -> Setup {
+        self.sidecar("shop/till", "app=till", app.address())
+    }
+
+    /// The same beside any.
+    pub fn sidecar(mut self, workload: &str, labels: &str, app: SocketAddr) -> Setup {
         self.command = "sidecar";
-        let app = app.address().to_string();
-        self.args(["--workload", "shop/till", "--labels", "app=till", "--app", &app]).args([
+        let app = app.to_string();
+        self.args(["--workload", workload, "--labels", labels, "--app", &app]).args([
             "--inbound",
             "127.0.0.1:0",
             "--outbound",
