@@ -145,3 +145,32 @@ fn a_cold_start_says_where_its_time_went() {
     let labels = [("revision", "default/cold-00001"), ("phase", "listen")];
     assert_eq!(proxy.metrics().sum("pilotlight_cold_start_phase_seconds_count", &labels), 1.0);
 }
+
+#[test]
+fn a_client_that_waits_for_100_continue_is_told_to_go_on_when_it_is_its_turn_and_not_before() {
+    let directory = Directory::new();
+    let gate = directory.path().join("open");
+    let script = format!("until [ -e {} ]; do sleep 0.02; done; exec {PILOTLIGHT} echo", gate.display());
+    let command =
+        format!("pilotlight.dev/local-command: \"sh -c '{script}'\"\npilotlight.dev/hold-count: '1'");
+    let proxy = Proxy::with(yaml::function_running("gated", "[/app]", &command, "")).start();
+    let head = |path: &str| {
+        format!(
+            "POST {path} HTTP/1.1\nhost: gated.default.localhost\nexpect: 100-continue\ncontent-length: 100000\n\n"
+        )
+    };
+    let mut held = proxy.front().raw();
+    held.send(&head("/held"));
+    eventually("it waits", seconds(10), || {
+        (proxy.metrics().sum("pilotlight_held_requests", &[]) == 1.0).then_some(())
+    });
+    let mut refused = proxy.front().raw();
+    refused.send(&head("/refused"));
+    assert!(refused.read_head().starts_with("HTTP/1.1 503 "), "who is refused is asked for no body");
+    assert!(held.is_silent_for(millis(300)), "it is not asked for its body while it waits");
+    directory.write("open", "");
+    assert!(held.read_head().starts_with("HTTP/1.1 100 Continue\r\n"));
+    held.send(&"x".repeat(100_000));
+    assert!(held.read_head().starts_with("HTTP/1.1 200 OK\r\n"));
+    held.read_until("\"body_bytes\":100000");
+}
