@@ -148,7 +148,7 @@ fn a_stream_that_is_reset_while_it_is_held_leaves_within_milliseconds_and_its_co
     };
     let get = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head("GET", "text/plain"));
     let post = frame(HEADERS, END_HEADERS, 1, &head("POST", "text/plain"));
-    let data =
+    let begun =
         [frame(HEADERS, END_HEADERS, 1, &head("POST", "text/plain")), frame(DATA, 0, 1, &[b'x'; 9000])];
     let grpc = [
         frame(HEADERS, END_HEADERS, 1, &head("POST", "application/grpc")),
