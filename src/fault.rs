@@ -211,6 +211,8 @@ faults! {
     CrashLoop: Upstream, Park, 503, 14, Never, "UF", "function_crash_loop", "the function crashes whenever it is started; it is tried again later";
     /// The function becomes ready and exits, again and again; nothing is started for a while.
     Flapping: Upstream, Park, 503, 14, Never, "UF", "function_flapping", "the function becomes ready and exits again and again; it is tried again later";
+    /// The function used more memory than it may, and was killed for it.
+    OutOfMemory: Upstream, Park, 503, 14, Never, "UF", "function_out_of_memory", "the function was killed because it used more memory than it may";
     /// Another process took the port that was chosen for the function.
     PortTaken: Upstream, Park, 503, 14, Never, "UF", "function_port_taken", "the port chosen for the function was taken by another process";
     /// The function's command cannot be run: it is not there, or not a program.

@@ -43,6 +43,26 @@ pub struct Options {
     pub strict: bool,
     /// Stand beside one workload instead of for all of them.
     pub sidecar: Option<Sidecar>,
+    /// What of `resources` cannot be enforced on this host.
+    pub unmet: Unmet,
+}
+
+/// Limits of containers that nothing enforces on this host: each that is written is a warning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unmet {
+    /// Of memory.
+    pub memory: Option<Reason>,
+    /// Of processors.
+    pub cpu: Option<Reason>,
+}
+
+/// Why something cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Why not, in one clause.
+    pub why: String,
+    /// What would change that.
+    pub help: String,
 }
 
 /// A sidecar's place.
@@ -67,6 +87,7 @@ impl Default for Options {
             mesh_file: None,
             strict: false,
             sidecar: None,
+            unmet: Unmet::default(),
         }
     }
 }

@@ -165,7 +165,7 @@ fn a_function_is_read_field_for_field() {
     assert_eq!(startup, Some((1, 60, 1)));
     let liveness = liveness.map(|probe| (probe.period.as_secs(), probe.failure, probe.grace));
     assert_eq!(liveness, Some((10, 3, Some(Duration::from_secs(4)))));
-    let resources = template.container.resources;
+    let resources = template.container.resources.value;
     assert_eq!(
         (resources.memory, resources.cpu, resources.cpu_request),
         (Some(128 << 20), Some(500), Some(250))

@@ -190,6 +190,7 @@ impl<G> Hold<G> {
             | Kind::NeverReady
             | Kind::Crashed
             | Kind::ExitedEarly
+            | Kind::OutOfMemory
             | Kind::CrashLoop
             | Kind::Flapping
             | Kind::PortTaken

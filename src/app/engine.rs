@@ -10,6 +10,7 @@ use crate::control::discover::{Discover, Event};
 use crate::control::reload::changes::{Changes, Reload};
 use crate::control::reload::{Paths, Texts};
 use crate::control::scale::Scaler;
+use crate::driver::cgroup::{self, Cgroups};
 use crate::record::Direction;
 use crate::snapshot::{Environment, Published, compile};
 use crate::telemetry::access_log::{AccessLog, Encoding, Format, Target};
@@ -31,6 +32,7 @@ pub(super) struct Parts {
     pub(super) environment: Environment,
     pub(super) orders: Vec<UnboundedSender<Order>>,
     pub(super) began: Instant,
+    pub(super) cgroups: Arc<Cgroups>,
 }
 
 /// Applies configurations.
@@ -63,9 +65,21 @@ pub(super) fn paths(args: &RunArgs) -> Paths {
 }
 
 /// Reads and resolves everything once, before there is anything to serve it.
-pub(super) fn first_load(args: &RunArgs) -> Loaded {
-    let texts = paths(args).read();
-    load(&texts.files, &args.options(texts.mesh_file), None)
+pub(super) fn first_load(args: &RunArgs, cgroups: &Cgroups) -> Loaded {
+    read(args, paths(args).read(), None, cgroups)
+}
+
+/// Resolves `texts`. The first configuration with a use for control groups finds out whether there are any, and is
+/// resolved once more with what is known then.
+fn read(args: &RunArgs, texts: Texts, before: Option<&Loaded>, cgroups: &Cgroups) -> Loaded {
+    let mut options = args.options(texts.mesh_file);
+    options.unmet = cgroups.unmet();
+    let loaded = load(&texts.files, &options, before);
+    if cgroups.is_prepared() || !loaded.config.revisions.iter().any(cgroup::wanted) {
+        return loaded;
+    }
+    options.unmet = cgroups.prepare();
+    load(&texts.files, &options, before)
 }
 
 impl Engine {
@@ -109,8 +123,7 @@ impl Engine {
     pub(super) fn apply(&self, texts: Texts) {
         let began = clock::now();
         let mut state = self.state.lock();
-        let options = self.parts.args.options(texts.mesh_file);
-        let loaded = load(&texts.files, &options, state.loaded.as_ref());
+        let loaded = read(&self.parts.args, texts, state.loaded.as_ref(), &self.parts.cgroups);
         let same = state.loaded.as_ref().is_some_and(|old| {
             old.config == loaded.config && old.report == loaded.report && state.unbound.is_empty()
         });

@@ -22,6 +22,7 @@ use crate::control::reload::Watcher;
 use crate::control::reload::certificates::Certificates;
 use crate::control::scale::{Scaler, Setup};
 use crate::drain::{Drain, Timing};
+use crate::driver::cgroup::Cgroups;
 use crate::driver::process::{Processes, Settings};
 use crate::limit::{Ceiling, Pressure};
 use crate::snapshot::{Environment, Published};
@@ -85,7 +86,8 @@ fn start(args: RunArgs, log: Log) -> Result<ExitCode, String> {
 async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, String> {
     let began = crate::clock::now();
     let signals = process::Signals::take().map_err(|error| format!("signals cannot be had: {error}"))?;
-    let first = engine::first_load(&args);
+    let cgroups = Arc::new(Cgroups::new(args.serve.cgroup.clone()));
+    let first = engine::first_load(&args, &cgroups);
     let workers = worker_count(&args, first.config.mesh.concurrency);
     let drain = Drain::new(Timing { delay: args.drain_delay(), timeout: args.serve.drain_timeout });
     let telemetry = telemetry(workers, &args.serve.audit_log)?;
@@ -111,10 +113,11 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
         },
         orders: running.iter().map(Worker::orders).collect(),
         began,
+        cgroups: cgroups.clone(),
     }));
     engine.begin(first)?;
     let mesh = engine.address_of("mesh");
-    let settings = surroundings(mesh, passes)?;
+    let settings = surroundings(mesh, passes, cgroups.clone())?;
     let (ceiling, flavour, pace) = (args.alone.max_instances, args.alone.autoscaler.into(), args.pace());
     let setup = Setup { registry, telemetry: telemetry.clone(), bell, ceiling, flavour, pace };
     let scaler = Scaler::spawn(setup, |events| Box::new(Processes::new(settings, events)));
@@ -143,13 +146,19 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
         }
     };
     scaler.shutdown(FUNCTION_GRACE.min(drain.time_left(crate::clock::now()))).await;
+    cgroups.remove();
     drop((watcher, certificates));
-    running.into_iter().for_each(Worker::join);
+    end(running, &telemetry, left);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The last, when nothing is started or watched any more; `left` exchanges were not finished.
+fn end(workers: Vec<Worker>, telemetry: &Telemetry, left: usize) {
+    workers.into_iter().for_each(Worker::join);
     telemetry.flush(FLUSH);
     if left > 0 {
         tracing::warn!(left, "requests were given up at --drain-timeout");
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// For what is held of all functions together.
@@ -159,10 +168,15 @@ fn room(args: &RunArgs) -> Arc<Room> {
 }
 
 /// What functions find around them.
-fn surroundings(mesh: Option<SocketAddr>, passes: Option<Arc<Passes>>) -> Result<Settings, String> {
+fn surroundings(
+    mesh: Option<SocketAddr>,
+    passes: Option<Arc<Passes>>,
+    cgroups: Arc<Cgroups>,
+) -> Result<Settings, String> {
     let mut settings =
         Settings::here(mesh).map_err(|error| format!("functions cannot be started: {error}"))?;
     settings.around.passes = passes;
+    settings.cgroups = cgroups;
     Ok(settings)
 }
 

@@ -4,6 +4,7 @@
 //! killed when its time is over, or when nobody waits for it any more.
 
 use super::Exec;
+use super::cgroup::Group;
 use super::launch::{self, Surroundings};
 use super::process::{Shared, announced, end_of, ended, receiver};
 use super::spawn::Process;
@@ -16,17 +17,19 @@ use std::sync::Arc;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 
-/// What runs commands with what an instance of `revision` on `port` finds around it.
+/// What runs commands with what an instance of `revision` on `port` finds around it, and within its limits.
 pub(super) fn beside(
     revision: Arc<Revision>,
     port: u16,
+    cgroup: Option<Arc<Group>>,
     around: Surroundings,
     shared: Arc<Mutex<Shared>>,
 ) -> Exec {
     Arc::new(move |words, limit| {
         let (revision, around, shared) = (revision.clone(), around.clone(), shared.clone());
+        let cgroup = cgroup.clone();
         Box::pin(async move {
-            match Running::start(&revision, &words, port, &around, shared) {
+            match Running::start(&revision, &words, port, cgroup.as_deref(), &around, shared) {
                 Ok(mut running) => running.succeeds(limit).await,
                 Err(why) => {
                     tracing::debug!(revision = revision.key, why, "a probe's command cannot be run");
@@ -51,11 +54,12 @@ impl Running {
         revision: &Revision,
         words: &[String],
         port: u16,
+        cgroup: Option<&Group>,
         around: &Surroundings,
         shared: Arc<Mutex<Shared>>,
     ) -> Result<Running, String> {
         let command = launch::beside(revision, words, port, around)?;
-        let spawned = announced(shared.lock().watchdog.as_mut(), &command);
+        let spawned = announced(shared.lock().watchdog.as_mut(), &command, cgroup);
         let spawned = spawned.map_err(|error| error.to_string())?;
         let printed = [receiver(spawned.stdout), receiver(spawned.stderr)];
         Ok(Running { group: Some(spawned.process.0), process: spawned.process, printed, shared })

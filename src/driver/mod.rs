@@ -3,6 +3,7 @@
 //! The scaler decides and orders; a driver carries out and tells by events what became of it. It never
 //! decides how many there are, never restarts anything on its own and never sees a request.
 
+pub mod cgroup;
 mod exec;
 mod freeze;
 mod launch;
@@ -20,7 +21,7 @@ pub use output::Tail;
 
 use crate::clock::Duration;
 use futures_util::future::BoxFuture;
-use proxy_config::model::Revision;
+use proxy_config::model::{Revision, amount};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -85,6 +86,8 @@ pub enum How {
     Code(i32),
     /// A signal ended it.
     Signal(i32),
+    /// The kernel killed it because it used more memory than its limit, in bytes; none: because those above it did.
+    OutOfMemory(Option<u64>),
     /// It could not be started: why.
     NotStarted(String),
 }
@@ -94,6 +97,14 @@ impl fmt::Display for How {
         match self {
             How::Code(code) => write!(f, "exited with status {code}"),
             How::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            How::OutOfMemory(Some(limit)) => write!(
+                f,
+                "was killed: it used more memory than resources.limits.memory allows ({})",
+                amount(*limit)
+            ),
+            How::OutOfMemory(None) => {
+                f.write_str("was killed: memory ran out on the host or in a control group above its own")
+            }
             How::NotStarted(why) => write!(f, "could not be started: {why}"),
         }
     }

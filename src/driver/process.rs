@@ -5,6 +5,7 @@
 //! die. The end of its first process is the end of the instance: what is left of the group is killed, and
 //! nothing stays a zombie.
 
+use super::cgroup::{Cgroups, Group, Removed, Short};
 use super::launch::{self, Surroundings};
 use super::output::{Output, Stream, Tail};
 use super::ready::Ready;
@@ -35,6 +36,8 @@ const ECHO: Duration = Duration::from_millis(200);
 const AGAIN: Duration = Duration::from_secs(1);
 /// Between looks for the end of a process where the kernel cannot tell of it.
 const LOOK: Duration = Duration::from_millis(20);
+/// Tries to remove a control group in which something is left.
+const REMOVALS: u32 = 500;
 
 /// What local processes are started with.
 #[derive(Clone, Debug)]
@@ -43,6 +46,8 @@ pub struct Settings {
     pub around: Surroundings,
     /// The command of the watchdog.
     pub watchdog: Vec<OsString>,
+    /// Where they are limited.
+    pub cgroups: Arc<Cgroups>,
 }
 
 impl Settings {
@@ -53,7 +58,7 @@ impl Settings {
     pub fn here(mesh: Option<SocketAddr>) -> io::Result<Settings> {
         let around = Surroundings::here(mesh)?;
         let watchdog = vec![around.executable.clone().into(), "watchdog".into()];
-        Ok(Settings { around, watchdog })
+        Ok(Settings { around, watchdog, cgroups: Arc::default() })
     }
 }
 
@@ -86,6 +91,7 @@ struct Live {
     group: Pid,
     port: u16,
     revision: Arc<Revision>,
+    cgroup: Option<Arc<Group>>,
     stop: UnboundedSender<Duration>,
 }
 
@@ -113,22 +119,25 @@ impl Processes {
     fn spawn(&mut self, order: &Order) -> Result<(), String> {
         let around = self.settings.around.clone();
         let (shared, events) = (self.shared.clone(), self.events.clone());
+        let cgroups = self.settings.cgroups.clone();
         let tools = self.tools().map_err(|error| format!("the driver cannot work: {error}"))?;
         let port =
             port::free(&shared.lock().ports).map_err(|error| format!("no port can be bound: {error}"))?;
         let command = launch::command(&order.revision, port, &around)?;
         let (stop, stops) = unbounded_channel();
+        let cgroup = cgroups.group(order.id, &order.revision);
+        let cgroup = cgroup.map_err(|error| format!("no control group for it: {error}"))?.map(Arc::new);
         let spawned = {
             let mut shared = shared.lock();
-            let spawned = announced(shared.watchdog.as_mut(), &command).map_err(|error| {
-                let directory = order.revision.directory.display();
-                format!("{} in {directory}: {error}", command.get_program().display())
-            })?;
+            let spawned =
+                announced(shared.watchdog.as_mut(), &command, cgroup.as_deref()).map_err(|error| {
+                    cgroup.as_deref().map(Group::remove);
+                    let directory = order.revision.directory.display();
+                    format!("{} in {directory}: {error}", command.get_program().display())
+                })?;
             shared.ports.insert(port);
-            shared.live.insert(
-                order.id,
-                Live { group: spawned.process.0, port, revision: order.revision.clone(), stop },
-            );
+            let (group, revision, cgroup) = (spawned.process.0, order.revision.clone(), cgroup.clone());
+            shared.live.insert(order.id, Live { group, port, revision, cgroup, stop });
             spawned
         };
         let group = spawned.process.0;
@@ -149,6 +158,8 @@ impl Processes {
             group,
             port,
             child: spawned.process,
+            cgroup,
+            limit: order.revision.resources.memory,
             shared,
             events,
             ready: tools.ready.clone(),
@@ -178,23 +189,19 @@ impl Driver for Processes {
     fn exec(&self, instance: InstanceId) -> Option<Exec> {
         let shared = self.shared.lock();
         let live = shared.live.get(&instance)?;
-        Some(exec::beside(
-            live.revision.clone(),
-            live.port,
-            self.settings.around.clone(),
-            self.shared.clone(),
-        ))
+        let (revision, cgroup) = (live.revision.clone(), live.cgroup.clone());
+        Some(exec::beside(revision, live.port, cgroup, self.settings.around.clone(), self.shared.clone()))
     }
 
     fn freeze(&mut self, instance: InstanceId) {
         if let Some(live) = self.shared.lock().live.get(&instance) {
-            freeze::freeze(live.group);
+            freeze::freeze(live.group, live.cgroup.as_deref());
         }
     }
 
     fn thaw(&mut self, instance: InstanceId) {
         if let Some(live) = self.shared.lock().live.get(&instance) {
-            freeze::thaw(live.group);
+            freeze::thaw(live.group, live.cgroup.as_deref());
         }
     }
 }
@@ -203,15 +210,20 @@ impl Drop for Processes {
     fn drop(&mut self) {
         for live in self.shared.lock().live.values() {
             kill(live.group, Signal::KILL);
+            live.cgroup.iter().for_each(|cgroup| cgroup.end());
         }
     }
 }
 
 /// Starts a command, and has the watchdog know its group from before its program runs.
-pub(super) fn announced(watchdog: Option<&mut Watchdog>, command: &Command) -> io::Result<Spawned> {
+pub(super) fn announced(
+    watchdog: Option<&mut Watchdog>,
+    command: &Command,
+    cgroup: Option<&Group>,
+) -> io::Result<Spawned> {
     let watchdog = watchdog.ok_or_else(|| io::Error::other("there is no watchdog"))?;
     for last in [false, true] {
-        match spawn::spawn(command, watchdog.listens()?) {
+        match spawn::spawn(command, watchdog.listens()?, cgroup) {
             Ok(spawned) => {
                 watchdog.began(spawned.process.0);
                 return Ok(spawned);
@@ -247,6 +259,9 @@ struct Mind {
     group: Pid,
     port: u16,
     child: Process,
+    cgroup: Option<Arc<Group>>,
+    /// Of memory, in bytes.
+    limit: Option<u64>,
     shared: Arc<Mutex<Shared>>,
     events: UnboundedSender<Event>,
     ready: Arc<Ready>,
@@ -271,7 +286,7 @@ impl Mind {
                     if kill_at.is_none() {
                         kill(self.group, Signal::TERM);
                         // One that is frozen would not hear it.
-                        freeze::thaw(self.group);
+                        freeze::thaw(self.group, self.cgroup.as_deref());
                     }
                     let at = Instant::from_std(clock::now() + grace);
                     kill_at = Some(kill_at.map_or(at, |before| before.min(at)));
@@ -291,6 +306,7 @@ impl Mind {
         self.ready.forget(self.id);
         // The first process is a zombie until it is waited for, so the number still means this group.
         kill(self.group, Signal::KILL);
+        self.cgroup.iter().for_each(|cgroup| cgroup.end());
         {
             let mut shared = self.shared.lock();
             shared.live.remove(&self.id);
@@ -305,18 +321,40 @@ impl Mind {
             },
             Err(error) => How::NotStarted(error.to_string()),
         };
+        let short = self.cgroup.as_ref().and_then(|cgroup| cgroup.killed_for_memory());
+        let how = match short.filter(|_| how == How::Signal(Signal::KILL.as_raw())) {
+            Some(Short::Own) => How::OutOfMemory(self.limit),
+            Some(Short::Above) => How::OutOfMemory(None),
+            None => how,
+        };
         // Whoever else holds the pipes open left the group, and is not waited for; what requests wait for is
         // the word that it has ended.
         let over = tokio::time::timeout(LAST_LINES, drained(&mut self.pumps)).await.is_ok();
         let port_taken = !port::is_free(self.port);
         self.shared.lock().ports.remove(&self.port);
         let exit = Exit { how, stderr: self.tail.lines(), port_taken };
+        let left = self.cgroup.take().filter(|cgroup| cgroup.remove() == Removed::NotYet);
         let _ = self.events.send(Event::Exited { instance: self.id, exit });
         if !over {
             // What comes after that is of no instance any more.
             let _ = tokio::time::timeout(ECHO, drained(&mut self.pumps)).await;
         }
+        if let Some(cgroup) = left {
+            remove(&cgroup).await;
+        }
     }
+}
+
+/// Removes a group when the last process in it has ended.
+async fn remove(cgroup: &Group) {
+    for _ in 0..REMOVALS {
+        cgroup.end();
+        if cgroup.remove() != Removed::NotYet {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    tracing::warn!("processes of {cgroup:?} cannot be ended; it is tried again when the proxy ends");
 }
 
 async fn drained(pumps: &mut tokio::task::JoinSet<()>) {

@@ -3,8 +3,12 @@
 //! `Command` forks as soon as anything is to be done between fork and exec, and a fork copies the page tables
 //! and makes both sides fault on every page they write afterwards: for this process several times what the rest of
 //! a start costs. Here the child borrows the memory of the thread that starts it, which stands still until the
-//! child has its own program. So the child may only make system calls, on what was prepared before.
+//! child has its own program. So the child may only make system calls, on what was prepared before. One with a
+//! control group is born in that.
 
+mod into;
+
+use super::cgroup::Group;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, waitid, waitpid};
@@ -69,7 +73,11 @@ impl<E: Into<io::Error>> From<E> for Refused {
 ///
 /// # Errors
 /// What the system says of the program or its directory; `EPIPE` where nobody reads what is announced.
-pub(super) fn spawn(command: &Command, announce: BorrowedFd<'_>) -> Result<Spawned, Refused> {
+pub(super) fn spawn(
+    command: &Command,
+    announce: BorrowedFd<'_>,
+    group: Option<&Group>,
+) -> Result<Spawned, Refused> {
     let (stdout, out) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, err) = pipe_with(PipeFlags::CLOEXEC)?;
     let nothing = open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
@@ -87,9 +95,23 @@ pub(super) fn spawn(command: &Command, announce: BorrowedFd<'_>) -> Result<Spawn
         directory: words.directory.as_ref().map_or(null(), |directory| directory.as_ptr()),
         standard: [nothing.as_raw_fd(), out.as_raw_fd(), err.as_raw_fd()],
         announce: announce.as_raw_fd(),
+        entrance: -1,
         error: 0,
     };
-    let id = run(&mut errand)?;
+    let id = match group {
+        None => run(&mut errand, clone)?,
+        Some(group) => {
+            match run(&mut errand, |stack, errand| into::clone(stack, errand, group.directory())) {
+                Ok(id) => id,
+                // Not to be had everywhere; the other way takes the kernel some milliseconds.
+                Err(_) => {
+                    let entrance = group.entrance()?;
+                    errand.entrance = entrance.as_raw_fd();
+                    run(&mut errand, clone)?
+                }
+            }
+        }
+    };
     let process = Process(Pid::from_raw(id).ok_or_else(|| io::Error::other("a child without an id"))?);
     if errand.error != 0 {
         let error = io::Error::from_raw_os_error(errand.error);
@@ -98,23 +120,34 @@ pub(super) fn spawn(command: &Command, announce: BorrowedFd<'_>) -> Result<Spawn
     Ok(Spawned { process, stdout, stderr })
 }
 
-/// The child, until it has its program or has failed.
-fn run(errand: &mut Errand) -> io::Result<c_int> {
+/// The child, until it has its program or has failed, cloned onto a stack.
+fn run(
+    errand: &mut Errand,
+    clone: impl FnOnce(&mut Vec<u128>, *mut c_void) -> io::Result<c_int>,
+) -> io::Result<c_int> {
     let mut stack = Vec::<u128>::with_capacity(STACK / size_of::<u128>());
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: the masks are plain values filled by the calls. No handler of this process runs in the child, since
-    // everything is blocked until it has reset them. The child runs on `stack`, whose end is as aligned as its
-    // elements, and this thread stands still until the child no longer uses it or `errand`.
+    // everything is blocked until it has reset them.
     unsafe {
         let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let top = stack.as_mut_ptr().add(stack.capacity());
-        let id = libc::clone(child, top.cast(), flags, from_mut(errand).cast());
-        let error = io::Error::last_os_error();
+        let outcome = clone(&mut stack, from_mut(errand).cast());
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, null_mut());
-        if id < 0 { Err(error) } else { Ok(id) }
+        outcome
     }
+}
+
+/// The errand's child, in the same control group.
+fn clone(stack: &mut Vec<u128>, errand: *mut c_void) -> io::Result<c_int> {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the child runs on `stack`, whose end is as aligned as its elements, and this thread stands still until
+    // the child no longer uses it or the errand.
+    let id = unsafe {
+        let top = stack.as_mut_ptr().add(stack.capacity());
+        libc::clone(child, top.cast(), flags, errand)
+    };
+    if id < 0 { Err(io::Error::last_os_error()) } else { Ok(id) }
 }
 
 /// A command as the system takes it.
@@ -157,6 +190,8 @@ struct Errand {
     directory: *const libc::c_char,
     standard: [RawFd; 3],
     announce: RawFd,
+    /// Where it moves to another control group; negative: it is where it belongs.
+    entrance: RawFd,
     /// Set by the child when it fails.
     error: c_int,
 }
@@ -176,6 +211,9 @@ fn carry_out(errand: &Errand) -> c_int {
     // pointers that `spawn` keeps alive. Nothing is allocated, and no lock is taken.
     unsafe {
         libc::setpgid(0, 0);
+        if errand.entrance >= 0 && libc::write(errand.entrance, c"0".as_ptr().cast(), 1) < 0 {
+            return failed();
+        }
         let length = announcement(&mut line, libc::getpid());
         if libc::write(errand.announce, line.as_ptr().cast(), length) < 0 {
             return failed();
@@ -228,7 +266,7 @@ mod tests {
     /// What `program` with these words prints, and how it ended.
     fn check(command: &Command) -> io::Result<(String, Option<i32>, String)> {
         let (mut announced, announce) = std::io::pipe().unwrap();
-        let spawned = spawn(command, announce.as_fd()).map_err(|refused| {
+        let spawned = spawn(command, announce.as_fd(), None).map_err(|refused| {
             refused.child.map(|child| child.wait().unwrap());
             refused.error
         })?;

@@ -72,15 +72,19 @@ fn acts_as_proxy() {
     });
 }
 
-fn order(words: &[&str]) -> Order {
+pub(crate) fn order(words: &[&str]) -> Order {
     Order { id: 1, name: "hello-00001/1".into(), revision: Arc::new(revision(words)) }
 }
 
 fn run(test: impl AsyncFnOnce(Processes, UnboundedReceiver<Event>)) {
+    run_with(settings(), test);
+}
+
+pub(crate) fn run_with(settings: Settings, test: impl AsyncFnOnce(Processes, UnboundedReceiver<Event>)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (tx, rx) = unbounded_channel();
     runtime.block_on(async {
-        let driver = Processes::new(settings(), tx);
+        let driver = Processes::new(settings, tx);
         tokio::time::timeout(SOON, test(driver, rx)).await.expect("nothing happened in time");
     });
 }
@@ -92,7 +96,7 @@ async fn started(events: &mut UnboundedReceiver<Event>) -> Pid {
     }
 }
 
-async fn exited(events: &mut UnboundedReceiver<Event>) -> Exit {
+pub(crate) async fn exited(events: &mut UnboundedReceiver<Event>) -> Exit {
     loop {
         match events.recv().await {
             Some(Event::Exited { exit, .. }) => return exit,
@@ -108,7 +112,7 @@ fn gone(pid: Pid) -> bool {
     test_kill_process(pid).is_err() || status.contains(") Z ")
 }
 
-async fn until_gone(pid: Pid) {
+pub(crate) async fn until_gone(pid: Pid) {
     while !gone(pid) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -39,6 +39,7 @@ mod pressure;
 mod probes;
 mod protocols;
 mod reload;
+mod resources;
 mod retries;
 mod routing;
 mod seeds;

@@ -22,7 +22,7 @@ pub use holding::Holding;
 pub use idle::Idle;
 pub use listener::{Bind, Direction, Listener, Table, Tables, VirtualHost};
 pub use mesh::{AccessLog, AccessLogEncoding, Mesh, OutboundMode, PathNormalization};
-pub use probe::{Probe, ProbeAction, Probes, Resources};
+pub use probe::{Probe, ProbeAction, Probes, Resources, amount};
 pub use route::{
     Action, DirectResponse, Forward, HEADER_OPERATORS, HeaderOps, Match, MessageOps, PathRewrite, Redirect,
     RedirectPort, Retry, RetryOn, Rewrite, Route, StringMatch, WeightedDestination,

@@ -73,7 +73,7 @@ pub enum ProbeAction {
     },
 }
 
-/// `resources` of a container.
+/// `resources` of a container. `requests.memory` is for the scheduler of a cluster, and means nothing here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// `limits.memory`, in bytes.
@@ -82,4 +82,18 @@ pub struct Resources {
     pub cpu: Option<u64>,
     /// `requests.cpu`, the same; where it is not written, the limit.
     pub cpu_request: Option<u64>,
+}
+
+impl Resources {
+    /// Whether anything is limited or shared out by them.
+    pub fn is_empty(&self) -> bool {
+        *self == Resources::default()
+    }
+}
+
+/// Bytes as people write them: `64Mi`.
+pub fn amount(bytes: u64) -> String {
+    let units = [(1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
+    let unit = units.into_iter().find(|(size, _)| bytes >= *size && bytes.is_multiple_of(*size));
+    unit.map_or_else(|| bytes.to_string(), |(size, name)| format!("{}{name}", bytes / size))
 }

@@ -2,7 +2,7 @@
 
 use crate::pieces::{HELLO, check, check_findings, cluster, gateway, rule, rules};
 use crate::view::{findings, load_files, load_text, routes_at};
-use proxy_config::load::Options;
+use proxy_config::load::{Options, Reason, Unmet};
 use proxy_config::model::{Command, Protocol};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -174,4 +174,45 @@ fn the_command_line_decides_what_may_run() {
     let exec = BTreeMap::from([("hello".to_owned(), "sh -c 'a b'".to_owned())]);
     let words = ["sh", "-c", "a b"].map(str::to_owned).to_vec();
     assert_eq!(command(&Options { exec, ..Options::default() }), Command::Run(words));
+}
+
+#[test]
+fn limits_that_nothing_enforces_are_one_warning_for_each_reason_where_something_runs() {
+    let check = |resources: &str, memory: Option<&str>, cpu: Option<&str>, want: &[&str]| {
+        let text = HELLO.replace("[{image: i}]", &format!("[{{image: i, resources: {resources}}}]"));
+        assert!(text.contains(resources), "{text}");
+        let reason = |why: Option<&str>| Some(Reason { why: why?.to_owned(), help: "do that".to_owned() });
+        let unmet = Unmet { memory: reason(memory), cpu: reason(cpu) };
+        let mut options = Options { unmet, ..Options::default() };
+        assert_eq!(findings(&load_files(&[("a.yaml", &text)], &options, None)), [""; 0], "nothing runs here");
+        options.exec_all = true;
+        options.exec.insert("hello".to_owned(), "true".to_owned());
+        assert_eq!(findings(&load_files(&[("a.yaml", &text)], &options, None)), want, "{resources}");
+    };
+    let both = "{limits: {memory: 64Mi, cpu: 1500m}}";
+    check(both, None, None, &[]);
+    check(
+        both,
+        Some("no"),
+        Some("no"),
+        &["5:50 warning SC046 limits.memory 64Mi and limits.cpu 1500m not enforced on this host: no"],
+    );
+    check(both, Some("no"), None, &["5:50 warning SC046 limits.memory 64Mi not enforced on this host: no"]);
+    check(
+        both,
+        Some("no"),
+        Some("nor"),
+        &[
+            "5:50 warning SC046 limits.cpu 1500m not enforced on this host: nor",
+            "5:50 warning SC046 limits.memory 64Mi not enforced on this host: no",
+        ],
+    );
+    let asked = "{requests: {cpu: 1, memory: 1000}}";
+    check(
+        asked,
+        Some("no"),
+        Some("nor"),
+        &["5:50 warning SC046 requests.cpu 1000m not enforced on this host: nor"],
+    );
+    check("{requests: {memory: 64Mi}}", Some("no"), Some("no"), &[]);
 }

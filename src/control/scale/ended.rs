@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// An instance that ends so soon after it was ready had only opened its port.
 const EARLY: Duration = Duration::from_secs(1);
 
+/// SIGKILL, by which the kernel ends what uses too much memory.
+const KILLED: i32 = 9;
+
 /// The last instance that ended on its own.
 #[derive(Debug)]
 pub(super) struct Crash {
@@ -34,6 +37,7 @@ impl Crash {
         let (code, signal) = match exit.how {
             How::Code(code) => (Some(code), None),
             How::Signal(signal) => (None, Some(signal)),
+            How::OutOfMemory(_) => (None, Some(KILLED)),
             How::NotStarted(_) => (None, None),
         };
         let name = instance.name.clone();
@@ -130,6 +134,7 @@ impl Unit {
 fn class(instance: &Instance, exit: &Exit, ready: Option<Duration>) -> Kind {
     match (&exit.how, &instance.phase, ready) {
         (How::NotStarted(_), ..) => Kind::CannotStart,
+        (How::OutOfMemory(_), ..) => Kind::OutOfMemory,
         (_, Phase::Starting, _) if exit.port_taken => Kind::PortTaken,
         (_, Phase::Starting, _) => Kind::Crashed,
         (.., Some(ready)) if ready >= EARLY => Kind::Flapping,

@@ -3,6 +3,7 @@
 use crate::decode::Cursor;
 use crate::document::Value;
 use crate::model::{Probe, ProbeAction, Probes, Resources};
+use crate::report::At;
 use crate::units;
 use std::time::Duration;
 
@@ -126,7 +127,7 @@ fn elsewhere(action: &Cursor<'_>, container_port: u16) -> Option<(String, u16)> 
 }
 
 /// `resources` of a container.
-pub(super) fn resources(cursor: &Cursor<'_>) -> Resources {
+pub(super) fn resources(cursor: &Cursor<'_>) -> At<Resources> {
     let (limits, requests) = (cursor.field("limits"), cursor.field("requests"));
     let millis = |cursor: Cursor<'_>| {
         let millis = units::quantity_millis(cursor.text()?).ok()?;
@@ -139,9 +140,10 @@ pub(super) fn resources(cursor: &Cursor<'_>) -> Resources {
     {
         requests.field("cpu").error(E, "must be less than or equal to cpu limit");
     }
-    Resources {
+    let resources = Resources {
         memory: millis(limits.field("memory")).map(|millis| millis.div_ceil(1000)),
         cpu,
         cpu_request: cpu_request.or(cpu),
-    }
+    };
+    At::new(resources, cursor.key_at())
 }

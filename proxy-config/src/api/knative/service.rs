@@ -66,7 +66,7 @@ pub struct Container {
     /// Its probes, defaults filled in.
     pub probes: Box<Probes>,
     /// `resources`.
-    pub resources: Resources,
+    pub resources: At<Resources>,
 }
 
 /// `spec.traffic[]`.

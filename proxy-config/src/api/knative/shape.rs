@@ -82,7 +82,7 @@ const CONTAINER: &[Field] = &[
     inert("envFrom", List(&Any), "environment from ConfigMaps and Secrets"),
     inert("volumeMounts", List(&Any), "volumes"),
     inert("workingDir", Text, "a working directory (a local process starts in that of its YAML file)"),
-    ignored("resources", Object(RESOURCES)),
+    acts("resources", Object(RESOURCES)),
     ignored("imagePullPolicy", Text),
     ignored("securityContext", Any),
     ignored("terminationMessagePath", Text),
@@ -92,8 +92,7 @@ const CONTAINER: &[Field] = &[
 ];
 
 const AMOUNTS: Shape = Map(&Shape::Quantity);
-const RESOURCES: &[Field] =
-    &[ignored("limits", AMOUNTS), ignored("requests", AMOUNTS), ignored("claims", Any)];
+const RESOURCES: &[Field] = &[acts("limits", AMOUNTS), acts("requests", AMOUNTS), ignored("claims", Any)];
 
 const ENV: &[Field] = &[
     required("name", Text),

@@ -1,6 +1,7 @@
 //! Functions: documents of Knative Services become revisions, their traffic and the hosts they answer to.
 
 pub(crate) mod command;
+mod limits;
 pub(crate) mod traffic;
 
 use super::Options;
@@ -93,6 +94,7 @@ pub(crate) fn build<'a>(
     }
     for function in &functions {
         check_traffic(function, &functions, problems);
+        problems.extend(limits::unmet(function, &options.unmet));
     }
     problems.extend(options.exec.keys().filter_map(|name| unknown_exec(name, &functions)));
     functions
@@ -192,7 +194,7 @@ fn build_revision(name: &str, document: &knative::Service, traffic: &Traffic, op
         holding: template.holding,
         idle: template.idle,
         probes: (*container.probes).clone(),
-        resources: container.resources,
+        resources: container.resources.value,
         command: command::decide(&written, &allowed),
         env: container.env.clone(),
         directory: directory(&document.meta.file),
