@@ -67,6 +67,8 @@ pub struct Live {
     closing: Option<Box<Closing>>,
     held: Held,
     deadline: Option<Remaining>,
+    /// A part was passed on after the deadline; only the end may follow.
+    late: bool,
     finished: bool,
     /// The last part was given, and nobody has asked for the next.
     offered: bool,
@@ -109,7 +111,15 @@ impl Live {
     /// The upstream's body, not yet on its way.
     #[inline(always)]
     pub(super) fn new(incoming: Incoming, held: Held, deadline: Option<Remaining>) -> Box<Live> {
-        Box::new(Live { incoming, closing: None, held, deadline, finished: false, offered: false })
+        Box::new(Live {
+            incoming,
+            closing: None,
+            held,
+            deadline,
+            late: false,
+            finished: false,
+            offered: false,
+        })
     }
 
     /// The next frame. Once the last is here, its connection has nothing left to bring.
@@ -123,6 +133,20 @@ impl Live {
             hush.forget();
         }
         polled
+    }
+
+    /// Whether what came of it after its deadline comes too late: all but an end, and one part before that. The
+    /// answer may have come whole in time, and only the turn to pass it on came late; its head is perhaps not
+    /// written yet, and would go with it.
+    #[cold]
+    fn is_too_late(&mut self, polled: &Poll<Option<hyper::Result<Frame<Bytes>>>>) -> bool {
+        match polled {
+            Poll::Pending => true,
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() && !self.incoming.is_end_stream() => {
+                std::mem::replace(&mut self.late, true)
+            }
+            Poll::Ready(_) => false,
+        }
     }
 
     /// The last frame has come.
@@ -200,12 +224,12 @@ impl Body for ResponseBody {
         if live.finished {
             return Poll::Ready(None);
         }
-        if let Some(deadline) = &mut live.deadline
-            && deadline.poll(cx).is_ready()
-        {
+        let over = live.deadline.as_mut().is_some_and(|deadline| deadline.poll(cx).is_ready());
+        let polled = live.next(cx);
+        if over && live.is_too_late(&polled) {
             return live.cut(Kind::ResponseTimeout.into());
         }
-        match ready!(live.next(cx)) {
+        match ready!(polled) {
             Some(Ok(mut frame)) => {
                 if let Some(bytes) = frame.data_ref() {
                     if let Some(closing) = &mut live.closing {

@@ -4,6 +4,7 @@ use crate::support::proxy::PILOTLIGHT;
 use crate::support::{Origin, Proxy, RawOrigin, Response, eventually, millis, seconds, together, yaml};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 fn upstream(endpoints: &[SocketAddr], policy: &str, route: &str) -> String {
     yaml::all_to_with("HTTP", endpoints, route) + &yaml::destination_rule("upstream.test", policy)
@@ -177,4 +178,27 @@ fn a_client_whose_connection_became_a_tunnel_still_counts_as_a_connection() {
         let mut client = front.raw();
         client.is_silent_for(millis(50)).then_some(())
     });
+}
+
+#[test]
+fn an_answer_that_comes_whole_at_the_last_moment_is_passed_on_or_refused_but_not_cut() {
+    // Each of many at a moment of its own around the deadline, written in one piece.
+    let body = "x".repeat(700);
+    let origin = RawOrigin::script(move |mut connection, _| {
+        let head = connection.read_head();
+        let micros = head.split(['/', ' ']).find_map(|part| part.parse().ok()).expect("a number in the path");
+        std::thread::sleep(Duration::from_micros(micros));
+        connection.send(&format!("HTTP/1.1 200 OK\ncontent-length: 700\nconnection: close\n\n{body}"));
+        connection.read_to_end();
+    });
+    let text = yaml::all_to_with("HTTP", &[origin.address()], "timeout: 200ms\nretries: {attempts: 0}");
+    let proxy = Proxy::with(text).workers(2).access_log("off").start();
+    let front = proxy.front();
+    let outcomes = together(20, |client| {
+        let ask = |n: usize| front.get(&format!("/{}", 195_000 + (n * 20 + client) * 20)).send();
+        (0..20).map(|n| ask(n)).map(|answer| (answer.status, answer.body.len())).collect::<Vec<_>>()
+    });
+    for (status, length) in outcomes.into_iter().flatten() {
+        assert!(status == 200 && length == 700 || status == 504, "{status} with {length} bytes");
+    }
 }
