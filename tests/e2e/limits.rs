@@ -196,7 +196,7 @@ fn an_answer_that_comes_whole_at_the_last_moment_is_passed_on_or_refused_but_not
     let front = proxy.front();
     let outcomes = together(20, |client| {
         let ask = |n: usize| front.get(&format!("/{}", 195_000 + (n * 20 + client) * 20)).send();
-        (0..20).map(|n| ask(n)).map(|answer| (answer.status, answer.body.len())).collect::<Vec<_>>()
+        (0..20).map(ask).map(|answer| (answer.status, answer.body.len())).collect::<Vec<_>>()
     });
     for (status, length) in outcomes.into_iter().flatten() {
         assert!(status == 200 && length == 700 || status == 504, "{status} with {length} bytes");
