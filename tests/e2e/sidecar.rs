@@ -1,6 +1,8 @@
 //! `pilotlight sidecar`: what stands in front of one workload, and what keeps it shut.
 
-use crate::support::{Origin, Proxy, eventually, seconds};
+use crate::support::secure::Dial;
+use crate::support::{Origin, Proxy, Town, eventually, seconds};
+use std::path::PathBuf;
 
 const ALLOW: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: open, namespace: \
                      shop}\nspec: {selector: {matchLabels: {app: till}}, rules: [{to: [{operation: {paths: \
@@ -29,18 +31,29 @@ fn a_sidecar_that_cannot_know_what_to_enforce_is_never_ready_never_plaintext_and
     let bad = ALLOW.replace("rules: [{to", "rules: [{two");
     let null = ALLOW.split("spec:").next().unwrap_or_default().to_owned() + "spec:\n";
     let broken = ALLOW.replace("rules: [{to", "rules: [{to: [");
+    let town = Town::of(&["shop/till", "shop/keyless"]);
+    std::fs::remove_file(town.file("shop/keyless/key.pem")).unwrap();
+    let (good, keyless) = (town.file("shop/till"), town.file("shop/keyless"));
     let rows = [
-        ("an empty directory", String::new(), false),
-        ("a bad policy", peer.clone() + &bad, false),
-        ("a null spec", peer.clone() + &null, false),
-        ("a syntax error", peer.clone() + &broken, false),
-        ("no key", peer.clone() + ALLOW, true),
-        ("a folder without a certificate", peer + ALLOW, false),
+        ("an empty directory", String::new(), good.as_str()),
+        ("a bad policy", peer.clone() + &bad, &good),
+        ("a null spec", peer.clone() + &null, &good),
+        ("a syntax error", peer.clone() + &broken, &good),
+        ("an unreadable file", peer.clone() + ALLOW, &good),
+        ("no certificates", peer.clone() + ALLOW, ""),
+        ("a certificate without its key", peer.clone() + ALLOW, &keyless),
+        ("a folder without a certificate", peer + ALLOW, "/nonexistent"),
     ];
-    for (what, text, without) in rows {
+    for (what, text, certificates) in rows {
         let app = Origin::h1().reply("the till");
         let setup = Proxy::with(text).beside(&app);
-        let setup = if without { setup } else { setup.args(["--certs", "/nonexistent"]) };
+        let setup = match certificates {
+            "" => setup,
+            folder => setup.args(["--certs", folder]),
+        };
+        if what == "an unreadable file" {
+            std::os::unix::fs::symlink("/nonexistent", setup.directory().join("more.yaml")).unwrap();
+        }
         let proxy = setup.spawn();
         let inbound = format!("inbound:{}", app.address().port());
         let inbound = eventually(what, seconds(10), || proxy.find(&inbound));
@@ -53,6 +66,11 @@ fn a_sidecar_that_cannot_know_what_to_enforce_is_never_ready_never_plaintext_and
         });
         let answer = inbound.get("/open").host("till.shop").try_send();
         assert!(answer.as_ref().map_or(true, |answer| answer.status == 403), "{what}: {answer:?}");
+        // Nor is a certificate of the mesh enough.
+        let file = |name: &str| PathBuf::from(town.file(&format!("shop/till/{name}")));
+        let dial = Dial::new(&["istio-http/1.1"], Some((&file("cert-chain.pem"), &file("key.pem"))));
+        let answer = dial.get(inbound.address(), "till.shop").map(|(_, line)| line);
+        assert!(answer.as_ref().map_or(true, |line| line.contains(" 403 ")), "{what}: {answer:?}");
         assert_eq!(app.hits(), 0, "{what}");
     }
 }

@@ -179,3 +179,61 @@ fn certificates_in_files_are_replaced_under_load_without_a_failure() {
     }
     reloads();
 }
+
+#[test]
+fn plaintext_is_sent_to_https_where_the_gateway_says_so_and_nothing_is_served() {
+    let origin = Origin::h1().reply("hello");
+    let directory = certificates();
+    let plain = |name: &str, port: u16, hosts: &str, more: &str| {
+        format!("  - port: {{number: {port}, name: {name}, protocol: HTTP}}\n    hosts: [{hosts}]\n{more}")
+    };
+    let servers = [
+        plain("http", 8080, "shop.example", "    tls: {httpsRedirect: true}\n"),
+        plain("open", 8081, "other.example", ""),
+        server(&directory, "shop.example", "mode: SIMPLE"),
+    ];
+    let proxy = Proxy::with(gateway(&servers, origin.address())).start();
+    let ask = |port: u16, host: &str| proxy.gateway(port).get("/x/y?a=b%20c&d").host(host).send();
+    for host in ["shop.example", "shop.example:8080", "SHOP.example"] {
+        let answer = ask(8080, host).expect(301);
+        assert_eq!(answer.header("location").to_lowercase(), "https://shop.example/x/y?a=b%20c&d");
+    }
+    let posted = proxy.gateway(8080).post("/x", "secret").host("shop.example").send().expect(301);
+    assert_eq!(posted.header("location"), "https://shop.example/x");
+    ask(8080, "nobody.example").expect(404);
+    assert_eq!(origin.hits(), 0);
+    ask(8081, "other.example").expect(200);
+    assert!(curl(&proxy, &directory, "shop.example", &[]).stdout.ends_with("200 2"));
+}
+
+#[test]
+fn a_gateway_of_the_mesh_lets_in_members_and_never_misdirects_them() {
+    let origin = Origin::h1().reply("hello");
+    let (directory, stranger) = (certificates(), certificates());
+    let server = |host: &str| {
+        let name = host.replace('.', "-");
+        format!(
+            "  - port: {{number: 8443, name: https-{name}, protocol: HTTPS}}\n    hosts: [{host}]\n    tls: {{mode: \
+             ISTIO_MUTUAL}}\n"
+        )
+    };
+    let text = gateway(&["shop.example", "other.example"].map(server), origin.address());
+    let proxy = Proxy::with(text).args(["--certs", &file(&directory, "default/gateway")]).start();
+    let home = |from: &Directory, name: &str| file(from, &format!("default/client/{name}"));
+    let ask = |from: &Directory, more: &[&str]| {
+        let (chain, key) = (home(from, "cert-chain.pem"), home(from, "key.pem"));
+        // A member's certificate has no host in it.
+        curl(&proxy, &directory, "shop.example", &[&["-k", "--cert", &chain, "--key", &key], more].concat())
+    };
+    let member = ask(&directory, &[]);
+    assert!(member.stdout.ends_with("200 2"), "{member:?}");
+    let vouched = origin.last().header("x-forwarded-client-cert").to_owned();
+    assert!(vouched.contains("URI=spiffe://cluster.local/ns/default/sa/client"), "{vouched}");
+    assert!(vouched.starts_with("By=spiffe://cluster.local/ns/default/sa/gateway;"), "{vouched}");
+    let elsewhere = ask(&directory, &["-H", "Host: other.example"]);
+    assert!(elsewhere.stdout.ends_with("200 2"), "never 421: {elsewhere:?}");
+    assert!(!curl(&proxy, &directory, "shop.example", &["-k"]).stdout.contains("200"), "nobody");
+    assert!(!ask(&stranger, &[]).stdout.contains("200"), "a member of another mesh");
+    let refused = || proxy.metrics().sum("pilotlight_faults_total", &[("fault", "PeerRefused")]);
+    assert!(becomes_true(seconds(5), || refused() >= 2.0), "{}", proxy.log());
+}

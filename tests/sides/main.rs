@@ -5,7 +5,14 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod foreign;
+#[path = "../e2e/support/frames.rs"]
+#[allow(dead_code)]
+mod frames;
+mod goaway;
 mod inbound;
+#[path = "../e2e/support/secure.rs"]
+#[allow(dead_code)]
+mod secure;
 mod stage;
 mod unsent;
 

@@ -46,8 +46,8 @@ pub fn get(path: &str) -> Vec<u8> {
 pub type Came = (u8, u32, Vec<u8>);
 
 /// A connection that says what it is told to.
-pub struct Frames {
-    pub stream: TcpStream,
+pub struct Frames<S = TcpStream> {
+    pub stream: S,
 }
 
 impl Frames {
@@ -58,6 +58,13 @@ impl Frames {
         stream.set_nodelay(true).expect("a TCP socket");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a TCP socket");
         stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a TCP socket");
+        Frames::over(stream, settings)
+    }
+}
+
+impl<S: Read + Write> Frames<S> {
+    /// Says hello on a connection that is there.
+    pub fn over(stream: S, settings: &[u8]) -> Frames<S> {
         let mut frames = Frames { stream };
         frames.send(&[PREFACE, &frame(SETTINGS, 0, 0, settings)].concat());
         frames

@@ -12,6 +12,7 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod recorder;
+pub mod secure;
 pub mod tokens;
 pub mod tools;
 pub mod town;

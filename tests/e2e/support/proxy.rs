@@ -72,6 +72,11 @@ impl Setup {
         ])
     }
 
+    /// Where its configuration is.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// One more file beside the first.
     pub fn file(self, name: &str, text: &str) -> Setup {
         self.directory.write(name, text);
