@@ -124,7 +124,9 @@ mod header_preparation {
     #[divan::bench(args = [false, true])]
     fn a_request_as_a_gateway(bencher: Bencher, gateway: bool) {
         let peer = headers::Peer::new(IpAddr::from([10, 0, 0, 7]));
-        let terms = headers::Terms { gateway, peer: &peer, secure: false, vouched: None, upgrade: None };
+        let forwarding = Default::default();
+        let terms =
+            headers::Terms { gateway, peer: &peer, secure: false, vouched: None, forwarding, upgrade: None };
         let (fields, mut ids) = (fields(), headers::RequestIds::new(Rng::with_seed(1)));
         bencher.with_inputs(|| fields.clone()).bench_local_values(|mut fields| {
             let seen = Seen::of(&fields);

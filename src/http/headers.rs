@@ -8,6 +8,7 @@ use super::seen::{Seen, is_folded};
 use super::upgrade::{self, tokens};
 use bytes::{Bytes, BytesMut};
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use proxy_config::model::{ClientCert, Forwarding};
 use smallvec::SmallVec;
 use std::net::IpAddr;
 
@@ -19,6 +20,8 @@ pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for")
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// `x-forwarded-client-cert`
 pub const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+/// `x-envoy-external-address`
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 /// `keep-alive`
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -51,6 +54,8 @@ pub struct Terms<'a> {
     pub secure: bool,
     /// What is said of the client's certificate, if it showed one.
     pub vouched: Option<&'a HeaderValue>,
+    /// What is believed of who came before.
+    pub forwarding: Forwarding,
     /// What [`super::upgrade::wanted`] found, when the upstream connection can be upgraded.
     pub upgrade: Option<&'a HeaderValue>,
 }
@@ -72,11 +77,15 @@ pub fn prepare(headers: &mut HeaderMap, seen: Seen, terms: &Terms<'_>, ids: &mut
     client_cert(headers, seen, terms);
     if terms.gateway {
         sanitize(headers, seen);
+        if terms.forwarding.trusted_proxies > 0 {
+            external_address(headers, terms);
+        }
         forwarded_for(headers, seen, terms.peer);
     } else if seen.any(Seen::OURS) {
         remove_where(headers, |name| name.starts_with("x-pilotlight-"));
     }
-    if terms.gateway || !seen.any(Seen::FORWARDED_PROTO) {
+    let answers = terms.gateway && terms.forwarding.trusted_proxies == 0;
+    if answers || !seen.any(Seen::FORWARDED_PROTO) {
         let scheme = if terms.secure { "https" } else { "http" };
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
@@ -85,31 +94,51 @@ pub fn prepare(headers: &mut HeaderMap, seen: Seen, terms: &Terms<'_>, ids: &mut
     }
 }
 
-/// Only a proxy that saw a certificate may vouch for it: what clients say of themselves goes. A workload adds
-/// to what a caller with a certificate says (APPEND_FORWARD), a gateway begins anew (SANITIZE_SET).
+/// Only a proxy that saw a certificate may vouch for it: what clients say of themselves goes, unless whoever set it up
+/// says otherwise.
 #[inline]
 fn client_cert(headers: &mut HeaderMap, seen: Seen, terms: &Terms<'_>) {
+    let said = seen.any(Seen::CLIENT_CERT);
     let Some(vouched) = terms.vouched else {
-        if seen.any(Seen::CLIENT_CERT) {
+        if said && terms.forwarding.client_cert != ClientCert::AlwaysForwardOnly {
             headers.remove(CLIENT_CERT);
         }
         return;
     };
-    let before = if seen.any(Seen::CLIENT_CERT) && !terms.gateway {
-        let all: Vec<&[u8]> = headers.get_all(CLIENT_CERT).iter().map(HeaderValue::as_bytes).collect();
-        all.join(&b","[..])
-    } else {
-        Vec::new()
+    match terms.forwarding.client_cert {
+        ClientCert::ForwardOnly | ClientCert::AlwaysForwardOnly => {}
+        ClientCert::Sanitize => drop(headers.remove(CLIENT_CERT)),
+        ClientCert::AppendForward if said => append(headers, vouched),
+        ClientCert::AppendForward | ClientCert::SanitizeSet => {
+            headers.insert(CLIENT_CERT, vouched.clone());
+        }
+    }
+}
+
+/// All that was said, and one element more, in one field.
+fn append(headers: &mut HeaderMap, vouched: &HeaderValue) {
+    let all = headers.get_all(CLIENT_CERT).iter().filter(|value| !value.is_empty()).chain([vouched]);
+    let all: Vec<&[u8]> = all.map(HeaderValue::as_bytes).collect();
+    match HeaderValue::from_maybe_shared(Bytes::from(all.join(&b","[..]))) {
+        Ok(value) => headers.insert(CLIENT_CERT, value),
+        Err(_) => headers.remove(CLIENT_CERT),
     };
-    let value = if before.is_empty() {
-        Some(vouched.clone())
-    } else {
-        HeaderValue::from_maybe_shared(Bytes::from([&before, &b","[..], vouched.as_bytes()].concat())).ok()
-    };
-    match value {
-        Some(value) => headers.insert(CLIENT_CERT, value),
-        None => headers.remove(CLIENT_CERT),
-    };
+}
+
+/// The client as proxies in front tell of it: the address that stands `proxies` from the end of X-Forwarded-For. With
+/// fewer of them, or where none can be read, it is whoever connected.
+#[cold]
+pub fn told_of(headers: &HeaderMap, proxies: u32) -> Option<IpAddr> {
+    let mut left = proxies.checked_sub(1)?;
+    for value in headers.get_all(FORWARDED_FOR).iter().rev() {
+        for address in value.to_str().ok()?.rsplit(',') {
+            match left.checked_sub(1) {
+                Some(fewer) => left = fewer,
+                None => return address.trim().parse().ok().map(|ip: IpAddr| ip.to_canonical()),
+            }
+        }
+    }
+    None
 }
 
 /// Removes what belongs to one connection, and what `Connection` says does, save what no client may take
@@ -226,6 +255,14 @@ fn forwarded_for(headers: &mut HeaderMap, seen: Seen, peer: &Peer) {
     if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
         headers.insert(FORWARDED_FOR, value);
     }
+}
+
+/// Who the client is, for readers that do not count proxies.
+#[cold]
+fn external_address(headers: &mut HeaderMap, terms: &Terms<'_>) {
+    let told = told_of(headers, terms.forwarding.trusted_proxies);
+    let address = told.map_or_else(|| terms.peer.clone(), Peer::new).address;
+    headers.insert(EXTERNAL_ADDRESS, address);
 }
 
 /// Where the bytes of a UUID stand in its text, two digits each.

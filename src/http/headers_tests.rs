@@ -3,6 +3,7 @@
 use super::*;
 use http::Version;
 use proptest::prelude::*;
+use proxy_config::model::Direction;
 use std::net::Ipv4Addr;
 
 fn fields(list: &[(&str, &str)]) -> HeaderMap {
@@ -13,10 +14,23 @@ fn fields(list: &[(&str, &str)]) -> HeaderMap {
     headers
 }
 
+fn forwarding(gateway: bool) -> Forwarding {
+    Forwarding::at(if gateway { Direction::Gateway } else { Direction::Inbound })
+}
+
 fn prepared(before: &[(&str, &str)], gateway: bool) -> HeaderMap {
+    prepared_with(before, gateway, forwarding(gateway), None)
+}
+
+fn prepared_with(
+    before: &[(&str, &str)],
+    gateway: bool,
+    forwarding: Forwarding,
+    vouched: Option<&HeaderValue>,
+) -> HeaderMap {
     let mut headers = fields(before);
     let peer = Peer::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)));
-    let terms = Terms { gateway, peer: &peer, secure: false, vouched: None, upgrade: None };
+    let terms = Terms { gateway, peer: &peer, secure: false, vouched, forwarding, upgrade: None };
     let seen = Seen::of(&headers);
     prepare(&mut headers, seen, &terms, &mut RequestIds::new(fastrand::Rng::with_seed(7)));
     headers
@@ -85,7 +99,9 @@ fn an_upgrade_keeps_its_two_fields() {
     ]);
     let peer = Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let protocol = HeaderValue::from_static("websocket");
-    let terms = Terms { gateway: false, peer: &peer, secure: true, vouched: None, upgrade: Some(&protocol) };
+    let forwarding = forwarding(false);
+    let upgrade = Some(&protocol);
+    let terms = Terms { gateway: false, peer: &peer, secure: true, vouched: None, forwarding, upgrade };
     let seen = Seen::of(&headers);
     prepare(&mut headers, seen, &terms, &mut RequestIds::new(fastrand::Rng::with_seed(7)));
     headers.remove(REQUEST_ID);
@@ -115,6 +131,65 @@ fn a_gateway_appends_the_client_and_a_sidecar_passes_what_it_is_told() {
     assert_eq!(prepared(&[], true)["x-forwarded-for"], "10.0.0.9");
     let mapped = Peer::new("::ffff:1.2.3.4".parse().unwrap());
     assert_eq!(mapped.address, "1.2.3.4");
+}
+
+#[test]
+fn what_is_said_of_a_client_is_dropped_passed_on_added_to_or_replaced() {
+    use ClientCert::{AlwaysForwardOnly, AppendForward, ForwardOnly, Sanitize, SanitizeSet};
+    let own = HeaderValue::from_static("By=me;URI=you");
+    // Of a client that says `a`, with a certificate and without; and of one with a certificate that says nothing.
+    for (client_cert, with, without, silent) in [
+        (Sanitize, "", "", ""),
+        (ForwardOnly, "a", "", ""),
+        (AppendForward, "a,By=me;URI=you", "", "By=me;URI=you"),
+        (SanitizeSet, "By=me;URI=you", "", "By=me;URI=you"),
+        (AlwaysForwardOnly, "a", "a", ""),
+    ] {
+        for gateway in [true, false] {
+            let forwarding = Forwarding { client_cert, ..forwarding(gateway) };
+            let after = |before: &[(&str, &str)], vouched| {
+                let headers = prepared_with(before, gateway, forwarding, vouched);
+                let all = headers.get_all(CLIENT_CERT).iter().map(|value| value.to_str().unwrap());
+                all.collect::<Vec<_>>().join(" + ")
+            };
+            let said = [("x-forwarded-client-cert", "a")];
+            assert_eq!(after(&said, Some(&own)), with, "{client_cert:?}");
+            assert_eq!(after(&said, None), without, "{client_cert:?}");
+            assert_eq!(after(&[], Some(&own)), silent, "{client_cert:?}");
+        }
+    }
+    let twice = [("x-forwarded-client-cert", "a"), ("x-forwarded-client-cert", "b")];
+    let headers = prepared_with(&twice, false, forwarding(false), Some(&own));
+    assert_eq!(headers["x-forwarded-client-cert"], "a,b,By=me;URI=you");
+}
+
+#[test]
+fn the_client_is_as_many_proxies_away_as_are_trusted() {
+    let check = |list: &[&str], proxies: u32, wanted: &str| {
+        let before: Vec<_> = list.iter().map(|value| ("x-forwarded-for", *value)).collect();
+        let told = told_of(&fields(&before), proxies).map_or(String::new(), |ip| ip.to_string());
+        assert_eq!(told, wanted, "{list:?} {proxies}");
+        let forwarding = Forwarding { trusted_proxies: proxies, ..forwarding(true) };
+        let mut before = before.clone();
+        before.extend([("x-envoy-external-address", "6.6.6.6"), ("x-forwarded-proto", "https")]);
+        let headers = prepared_with(&before, true, forwarding, None);
+        let external = headers.get("x-envoy-external-address").map_or("", |value| value.to_str().unwrap());
+        match (proxies, wanted) {
+            (0, _) => assert_eq!((external, headers["x-forwarded-proto"].as_bytes()), ("", &b"http"[..])),
+            (_, "") => assert_eq!(external, "10.0.0.9"),
+            (_, wanted) => assert_eq!(external, wanted),
+        }
+        assert!(headers["x-forwarded-for"].as_bytes().ends_with(b"10.0.0.9"), "whoever connected is added");
+        assert_eq!(headers["x-forwarded-proto"] == "https", proxies > 0);
+    };
+    check(&["1.1.1.1, 2.2.2.2"], 0, "");
+    check(&["1.1.1.1, 2.2.2.2"], 1, "2.2.2.2");
+    check(&["1.1.1.1, 2.2.2.2"], 2, "1.1.1.1");
+    check(&["1.1.1.1, 2.2.2.2"], 3, "");
+    check(&["1.1.1.1", "2.2.2.2,3.3.3.3"], 3, "1.1.1.1");
+    check(&["::ffff:1.2.3.4"], 1, "1.2.3.4");
+    check(&["1.1.1.1, unknown"], 1, "");
+    check(&[], 1, "");
 }
 
 #[test]

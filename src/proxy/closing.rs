@@ -6,7 +6,7 @@ use crate::clock;
 use crate::drain::InFlight;
 use crate::fault::{Fault, Kind};
 use crate::record::{Protocol, Record};
-use crate::snapshot::{Snapshot, Target};
+use crate::snapshot::{Forwarding, Snapshot, Target};
 use crate::telemetry::{Observation, Series};
 use crate::upstream::Source;
 use http::{HeaderMap, Request, request};
@@ -36,6 +36,8 @@ pub struct Closing {
     pub(super) original: Option<Box<HeadCopy>>,
     /// Who calls, as the mesh listener took it from the head as it came.
     pub(super) caller: Option<Arc<str>>,
+    /// What is believed of those whom the request has passed before.
+    pub(super) forwarding: Forwarding,
     /// The client asked for 204 in place of a timeout's 504.
     pub timeout_is_204: bool,
     /// The caller is to be told where nothing reached the application.
@@ -78,6 +80,7 @@ impl Closing {
             target: None,
             original: None,
             caller: None,
+            forwarding: Forwarding::default(),
             timeout_is_204: false,
             tells_unsent,
             besides: None,

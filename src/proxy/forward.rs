@@ -103,6 +103,10 @@ async fn reply(
     let listener = snapshot.listeners.get(connection.listener).and_then(Option::as_ref);
     let Some(listener) = listener else { return Err(Kind::NoRoute.into()) };
     closing.nowhere(&listener.unrouted);
+    closing.forwarding = listener.forwarding;
+    if listener.forwarding.trusted_proxies > 0 {
+        guard::told_of_client(connection, closing);
+    }
     let seen = Seen::of(&closing.parts.headers);
     if seen.any(Seen::HOP) {
         guard::recognise(listener, closing);

@@ -10,7 +10,7 @@ use crate::auth::jwt::{Accepted, Jwt, Mistake};
 use crate::auth::{Denied, Event, Facts, Guard, Identity};
 use crate::clock;
 use crate::fault::{Fault, Kind, Told};
-use crate::http::{Authority, target};
+use crate::http::{Authority, headers, target};
 use crate::record::Direction;
 use crate::snapshot::{Listener, Simulated};
 use bytes::Bytes;
@@ -95,7 +95,7 @@ async fn judge(
         None => None,
     };
     let principal = principal(connection, closing);
-    let facts = facts(connection, &closing.parts, workload, principal, accepted.as_ref())?;
+    let facts = facts(connection, closing, workload, principal, accepted.as_ref())?;
     guard
         .authorize(&facts, |event| {
             let (counter, word, id) = match event {
@@ -122,7 +122,7 @@ async fn consult(
 ) -> Result<(), Fault> {
     let asked: SmallVec<[Arc<str>; 1]> = {
         let principal = principal(connection, closing);
-        let facts = facts(connection, &closing.parts, workload, principal, None)?;
+        let facts = facts(connection, closing, workload, principal, None)?;
         guard.providers(&facts).map(|(provider, _)| provider.clone()).collect()
     };
     for provider in &asked {
@@ -197,17 +197,18 @@ fn principal<'a>(connection: &'a Connection, closing: &'a Closing) -> Option<&'a
 /// What policies look at.
 fn facts<'a>(
     connection: &'a Connection,
-    parts: &'a request::Parts,
+    closing: &'a Closing,
     destination: SocketAddr,
     principal: Option<&'a str>,
     accepted: Option<&'a Accepted<'_>>,
 ) -> Result<Facts<'a>, Fault> {
+    let parts = &closing.parts;
     let authority = Authority::of(parts).ok_or(Kind::BadRequest)?;
     let peer = principal.and_then(Identity::parse);
     Ok(Facts {
         peer,
         source: connection.remote.ip(),
-        client: client(connection, peer.is_some(), &parts.headers),
+        client: client(connection, peer.is_some(), closing),
         method: parts.method.as_str(),
         path: parts.uri.path(),
         target: parts.uri.path_and_query().map_or("/", |target| target.as_str()),
@@ -220,13 +221,21 @@ fn facts<'a>(
     })
 }
 
-/// The client's address: at a sidecar, what a proxy of the mesh says of it; elsewhere, the peer's.
-fn client(connection: &Connection, known: bool, headers: &HeaderMap) -> IpAddr {
-    let peer = connection.remote.ip();
+/// Who the client is, where proxies in front are trusted to tell.
+#[cold]
+pub(super) fn told_of_client(connection: &Connection, closing: &mut Closing) {
+    let told = headers::told_of(&closing.parts.headers, closing.forwarding.trusted_proxies);
+    closing.record.downstream_remote = told.map_or(connection.remote, |ip| SocketAddr::new(ip, 0));
+}
+
+/// The client's address: at a sidecar, what a proxy of the mesh says of it; elsewhere, the peer's,
+/// or whom trusted proxies tell of.
+fn client(connection: &Connection, known: bool, closing: &Closing) -> IpAddr {
+    let peer = closing.record.downstream_remote.ip();
     if connection.direction != Direction::Inbound || !known {
         return peer;
     }
-    let last = headers.get_all(FORWARDED_FOR).iter().next_back();
+    let last = closing.parts.headers.get_all(FORWARDED_FOR).iter().next_back();
     let last = last.and_then(|list| list.to_str().ok()).and_then(|list| list.rsplit(',').next());
     last.and_then(|text| text.trim().parse().ok()).unwrap_or(peer)
 }

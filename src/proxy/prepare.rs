@@ -83,6 +83,7 @@ pub(super) fn request<'a>(
         peer: &connection.peer,
         secure: connection.scheme == "https",
         vouched: connection.vouched.as_ref(),
+        forwarding: closing.forwarding,
         upgrade: switch.as_ref().map(|(protocol, _)| protocol),
     };
     let lineage = (!gateway && seen.any(Seen::OURS)).then(|| parts.headers.remove(LINEAGE)).flatten();
@@ -122,12 +123,11 @@ pub(super) fn request<'a>(
         // As the upstream sees them: with the request id and the addresses that were added.
         closing.record.captured = log.format().capture_request(&parts.headers);
     }
-    let idempotent = retry::is_idempotent(&parts.method);
     let asks = destination.cluster.tls.as_ref().is_some_and(|tls| tls.asks_for_host());
     let host = if asks { Authority::of(parts).map(|authority| authority.host.into()) } else { None };
     let rare = (policy.is_some() || switch.is_some() || fields.is_some() || host.is_some())
         .then(|| Box::new(Rare { policy, switch, fields, host }));
-    Ok(Outbound { timeout, policy: &forwarding.retry, idempotent, rare })
+    Ok(Outbound { timeout, policy: &forwarding.retry, idempotent: retry::is_idempotent(&parts.method), rare })
 }
 
 /// The timeout of the whole exchange: the route's, or what its own client asked instead; a gRPC call's own

@@ -200,6 +200,7 @@ impl<'a> Compiler<'a> {
             passthrough: self.nowhere(direction, "PassthroughCluster"),
             guard: self.guards.get(wanted.guard.as_deref(), &mut self.problems),
             simulated: self.simulation.at(direction),
+            forwarding: wanted.forwarding,
         }
     }
 
@@ -406,6 +407,7 @@ mod tests {
             origins: Vec::new(),
             tls: model::ListenerTls::Plain,
             guard: None,
+            forwarding: model::Forwarding::at(model::Direction::Gateway),
         };
         let config = model::Config { listeners: vec![listener], ..model::Config::default() };
         let environment = Environment {

@@ -11,7 +11,7 @@ mod secure;
 mod simulate;
 
 pub use compile::{Compiled, Environment, compile};
-pub use proxy_config::model::{PathNormalization, Protocol, Retry, RetryOn};
+pub use proxy_config::model::{Forwarding, PathNormalization, Protocol, Retry, RetryOn};
 pub use publish::{Published, Reader};
 
 use crate::auth::{Callers, Guard, Provider};
@@ -82,6 +82,8 @@ pub struct Listener {
     pub guard: Option<Arc<Guard>>,
     /// Who those are taken for that no certificate speaks for.
     pub simulated: Simulated,
+    /// What it believes of who came before, and passes on.
+    pub forwarding: Forwarding,
 }
 
 /// Who clients without a certificate are taken for.

@@ -23,6 +23,7 @@ mod departures;
 mod discovery;
 mod examples;
 mod failures;
+mod forwarding;
 mod freezing;
 mod frontdoor;
 mod functions;

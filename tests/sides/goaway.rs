@@ -26,7 +26,7 @@ fn application() -> Application {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (go, gone) = std::sync::mpsc::channel();
-    let (seen, gone) = (Arc::new(AtomicUsize::new(0)), Arc::new(std::sync::Mutex::new(gone)));
+    let (seen, gone) = (Arc::new(AtomicUsize::new(0)), Arc::new(parking_lot::Mutex::new(gone)));
     let count = seen.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -34,7 +34,7 @@ fn application() -> Application {
             std::thread::spawn(move || {
                 while let Some(head) = head(&mut stream) {
                     seen.fetch_add(1, SeqCst);
-                    if head.starts_with("GET /slow") && gone.lock().unwrap().recv_timeout(DEADLINE).is_err() {
+                    if head.starts_with("GET /slow") && gone.lock().recv_timeout(DEADLINE).is_err() {
                         return;
                     }
                     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone");

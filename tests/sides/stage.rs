@@ -144,6 +144,7 @@ pub fn config(
         origins: Vec::new(),
         tls,
         guard: None,
+        forwarding: model::Forwarding::at(direction),
     };
     let mut config =
         model::Config { listeners: vec![listener], clusters: vec![cluster], ..model::Config::default() };

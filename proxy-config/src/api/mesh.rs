@@ -2,9 +2,12 @@
 
 mod decode;
 mod providers;
+mod proxy;
 mod shape;
 
 pub(crate) use decode::{decode, from_config_map};
+pub use proxy::ProxySettings;
+pub(crate) use proxy::annotated;
 
 use super::Meta;
 use crate::model::{AccessLogEncoding, ExtAuthz, OutboundMode, PathNormalization, TlsVersion};
@@ -24,6 +27,8 @@ pub struct MeshConfig {
     pub access_log_format: Option<At<String>>,
     /// `defaultConfig.concurrency`.
     pub concurrency: Option<At<u32>>,
+    /// What `defaultConfig` says of who came before.
+    pub proxy: ProxySettings,
     /// `trustDomain`.
     pub trust_domain: Option<At<String>>,
     /// `outboundTrafficPolicy.mode`.

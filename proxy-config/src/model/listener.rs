@@ -20,6 +20,52 @@ pub struct Listener {
     pub tls: ListenerTls,
     /// What it asks of callers, by the name of a guard; an inbound listener's.
     pub guard: Option<String>,
+    /// What it believes of who came before, and passes on.
+    pub forwarding: Forwarding,
+}
+
+/// What a listener believes and passes on of those whom a request has passed before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// What becomes of `X-Forwarded-Client-Cert`.
+    pub client_cert: ClientCert,
+    /// So many proxies in front, the client of this one included, append to `X-Forwarded-For` what is true; 0: nobody
+    /// does, and the client is who connected.
+    pub trusted_proxies: u32,
+}
+
+/// Nothing is believed, nothing said.
+impl Default for Forwarding {
+    fn default() -> Forwarding {
+        Forwarding { client_cert: ClientCert::Sanitize, trusted_proxies: 0 }
+    }
+}
+
+impl Forwarding {
+    /// Istio's defaults.
+    pub fn at(direction: Direction) -> Forwarding {
+        let client_cert = match direction {
+            Direction::Gateway => ClientCert::SanitizeSet,
+            Direction::Outbound => ClientCert::Sanitize,
+            Direction::Inbound => ClientCert::AppendForward,
+        };
+        Forwarding { client_cert, trusted_proxies: 0 }
+    }
+}
+
+/// What becomes of `X-Forwarded-Client-Cert`. But for the last, what clients say that showed no certificate goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientCert {
+    /// It goes, and nothing is said (SANITIZE).
+    Sanitize,
+    /// What the client says is passed on as it is (FORWARD_ONLY).
+    ForwardOnly,
+    /// And what is known of the client is added (APPEND_FORWARD).
+    AppendForward,
+    /// What is known of the client takes its place (SANITIZE_SET).
+    SanitizeSet,
+    /// What anybody says is passed on as it is (ALWAYS_FORWARD_ONLY).
+    AlwaysForwardOnly,
 }
 
 /// Direction is data: one data path serves all three.

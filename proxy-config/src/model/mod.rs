@@ -20,7 +20,7 @@ pub use cluster::{
 pub use function::{Aggregation, Command, GlobalScale, Metric, Revision, Scale};
 pub use holding::Holding;
 pub use idle::Idle;
-pub use listener::{Bind, Direction, Listener, Table, Tables, VirtualHost};
+pub use listener::{Bind, ClientCert, Direction, Forwarding, Listener, Table, Tables, VirtualHost};
 pub use mesh::{AccessLog, AccessLogEncoding, Mesh, OutboundMode, PathNormalization};
 pub use probe::{Probe, ProbeAction, Probes, Resources, amount};
 pub use route::{

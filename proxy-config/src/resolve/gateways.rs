@@ -130,6 +130,7 @@ fn default_listener(from: &Gateways<'_>, problems: &mut Vec<Problem>) -> Listene
         origins: Vec::new(),
         tls: ListenerTls::Plain,
         guard: None,
+        forwarding: crate::model::Forwarding::at(Direction::Gateway),
     }
 }
 
@@ -180,6 +181,7 @@ fn listener(
         origins,
         tls,
         guard: None,
+        forwarding: crate::model::Forwarding::at(Direction::Gateway),
     }
 }
 

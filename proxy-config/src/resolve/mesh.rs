@@ -51,6 +51,7 @@ pub(crate) fn build(
         origins: Vec::new(),
         tls: crate::model::ListenerTls::Plain,
         guard: None,
+        forwarding: crate::model::Forwarding::at(Direction::Outbound),
     }
 }
 

@@ -6,6 +6,7 @@
 mod client_tls;
 mod clusters;
 mod entries;
+mod forwarding;
 pub(crate) mod functions;
 mod gateways;
 mod mesh;
@@ -125,7 +126,7 @@ pub(crate) fn resolve(
     let mut clusters = clusters::build(&registry, &mut guards, &caller);
     let mut guards = guards.built;
     let outbound = mesh::build(&input.virtual_services, &registry, home, problems);
-    let listeners = if let Some(own) = &options.sidecar {
+    let mut listeners = if let Some(own) = &options.sidecar {
         let revisions: Vec<&Revision> =
             functions.iter().flat_map(|function| &function.revisions).map(|(revision, _)| revision).collect();
         let inbound = sidecar::build(own, input, &revisions, &policies);
@@ -148,6 +149,8 @@ pub(crate) fn resolve(
         guards.extend(security::guard_listeners(&mut listeners, input, &policies));
         listeners
     };
+    let own = options.sidecar.as_ref().map(|own| &own.workload);
+    forwarding::fill(&mut listeners, input, written, own);
     let ext_authz = security::providers(written, &input.authorization_policies, &registry, problems);
     let config = Config {
         revisions: if certified { Vec::new() } else { revisions(functions, &listeners) },

@@ -7,9 +7,9 @@ use super::security::{Policies, Subject};
 use super::{Input, services};
 use crate::load::Sidecar;
 use crate::model::{
-    Action, Bind, Cluster, Config, Direction, Endpoint, Endpoints, Forward, Guard, HeaderOps, Listener,
-    ListenerTls, Match, Mtls, MtlsPolicy, ObjectRef, OwnPort, Policy, Protocol, Retry, Revision, Rewrite,
-    Route, StringMatch, Table, Tables, VirtualHost, WeightedDestination,
+    Action, Bind, Cluster, Config, Direction, Endpoint, Endpoints, Forward, Forwarding, Guard, HeaderOps,
+    Listener, ListenerTls, Match, Mtls, MtlsPolicy, ObjectRef, OwnPort, Policy, Protocol, Retry, Revision,
+    Rewrite, Route, StringMatch, Table, Tables, VirtualHost, WeightedDestination,
 };
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -62,6 +62,7 @@ pub(crate) fn build(
         origins: Vec::new(),
         tls: ListenerTls::Mesh(own_ports),
         guard: Some(guard.name.clone()),
+        forwarding: Forwarding::at(Direction::Inbound),
     };
     Inbound { listener, guard, clusters }
 }

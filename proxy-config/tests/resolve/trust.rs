@@ -148,3 +148,75 @@ fn what_is_merely_worth_knowing_about_trust_is_told_to_those_who_ask() {
     check(&gateway(""), &["SC025"], &["info SC025 spec.servers[0]: …httpsRedirect"]);
     check(&gateway(", tls: {httpsRedirect: true}"), &["SC025"], &[]);
 }
+
+#[test]
+fn what_is_believed_of_who_came_before_is_for_the_mesh_to_say_and_for_pods() {
+    use proxy_config::load::{Options, Sidecar};
+    use proxy_config::model::{ClientCert, Workload};
+    let mesh = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    defaultConfig:
+      gatewayTopology: {numTrustedProxies: 2, forwardClientCertDetails: APPEND_FORWARD}
+      proxyHeaders: {forwardedClientCert: SANITIZE_SET, attemptCount: {disabled: true}}
+---
+";
+    let gateway = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: parcels}
+spec: {selector: {istio: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]}
+---
+";
+    let pods = |labels: &str, text: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: d, namespace: parcels}}\nspec:\n  selector: \
+             {{matchLabels: {{{labels}}}}}\n  template:\n    metadata:\n      labels: {{{labels}, more: x}}\n      \
+             annotations:\n        proxy.istio.io/config: |\n          {text}\n    spec: {{containers: [{{name: c, image: \
+             i}}]}}\n---\n"
+        )
+    };
+    let at_gateway = |text: &str| {
+        let forwarding = load_text(&(gateway.to_owned() + text)).config.listeners[0].forwarding;
+        (forwarding.client_cert, forwarding.trusted_proxies)
+    };
+    let own = pods("istio: edge", "gatewayTopology: {numTrustedProxies: 1}");
+    assert_eq!(at_gateway(""), (ClientCert::SanitizeSet, 0));
+    assert_eq!(at_gateway(mesh), (ClientCert::AppendForward, 2));
+    assert_eq!(at_gateway(&(mesh.to_owned() + &own)), (ClientCert::AppendForward, 1));
+    assert_eq!(at_gateway(&own.replace("istio: edge", "istio: other")), (ClientCert::SanitizeSet, 0));
+    let beside = |text: &str| {
+        let labels = [("app", "bills"), ("more", "x")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let workload = Workload {
+            namespace: "parcels".to_owned(),
+            name: "bills".to_owned(),
+            service_account: "default".to_owned(),
+            labels: labels.into(),
+        };
+        let address = "127.0.0.1:1".parse().unwrap();
+        let sidecar = Some(Sidecar { workload, apps: vec![address], inbound: address });
+        let options = Options { sidecar, ..Options::default() };
+        let loaded = crate::view::load_files(&[("a.yaml", text)], &options, None);
+        let modes = loaded.config.listeners.iter().map(|listener| listener.forwarding.client_cert);
+        (modes.collect::<Vec<_>>(), loaded.report.text())
+    };
+    let own = |mode: &str| pods("app: bills", &format!("proxyHeaders: {{forwardedClientCert: {mode}}}"));
+    for (text, inbound) in [
+        (BILLS.to_owned(), ClientCert::AppendForward),
+        (mesh.to_owned(), ClientCert::SanitizeSet),
+        (mesh.to_owned() + &own("ALWAYS_FORWARD_ONLY"), ClientCert::AlwaysForwardOnly),
+        (mesh.to_owned() + &own("UNDEFINED"), ClientCert::SanitizeSet),
+        (own("FORWARD_ONLY").replace("app: bills", "app: desk"), ClientCert::AppendForward),
+    ] {
+        assert_eq!(beside(&text).0, [inbound, ClientCert::Sanitize], "{text}");
+    }
+    let said = beside(&own("FORWARD")).1;
+    assert!(said.contains("\"FORWARD\" is no such mode"), "{said}");
+    let said = beside(&pods("app: bills", "a: [")).1;
+    assert!(said.contains("it is not YAML"), "{said}");
+    let said = beside(mesh).1;
+    assert!(said.contains("proxyHeaders.attemptCount"), "what does not act is said: {said}");
+}

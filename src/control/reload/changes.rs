@@ -301,6 +301,7 @@ mod tests {
                 origins: Vec::new(),
                 tls: proxy_config::model::ListenerTls::Plain,
                 guard: None,
+                forwarding: proxy_config::model::Forwarding::at(Direction::Gateway),
             }],
             clusters: clusters
                 .iter()

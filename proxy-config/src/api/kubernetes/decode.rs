@@ -5,6 +5,7 @@ use super::{
 };
 use crate::api::Meta;
 use crate::api::host::{self, Wildcard};
+use crate::api::mesh;
 use crate::decode::Cursor;
 use crate::document::Value;
 use crate::report::At;
@@ -169,7 +170,8 @@ pub(crate) fn pod(root: &Cursor<'_>, meta: Meta) -> Pod {
     let spec = root.field("spec");
     let account = spec.field("serviceAccountName").string().filter(|name| !name.is_empty());
     let service_account = account.unwrap_or_else(|| "default".to_owned());
-    Pod { meta, ip, ready, ports: container_ports(&spec), service_account }
+    let proxy = mesh::annotated(&root.field("metadata").field("annotations"));
+    Pod { meta, ip, ready, ports: container_ports(&spec), service_account, proxy }
 }
 
 pub(crate) fn workload(root: &Cursor<'_>, meta: Meta) -> Workload {
@@ -191,7 +193,8 @@ pub(crate) fn workload(root: &Cursor<'_>, meta: Meta) -> Workload {
             "prefer the label `sidecar.istio.io/inject`: the annotation alone injects nothing",
         );
     }
-    Workload { meta, template_labels: pairs(&labels), ports: container_ports(&template.field("spec")) }
+    let proxy = mesh::annotated(&annotations);
+    Workload { meta, template_labels: pairs(&labels), ports: container_ports(&template.field("spec")), proxy }
 }
 
 fn container_ports(spec: &Cursor<'_>) -> Vec<ContainerPort> {

@@ -1,6 +1,7 @@
 //! Pods and what makes them: read for labels, addresses and port names alone.
 
 use crate::api::Meta;
+use crate::api::mesh::ProxySettings;
 
 /// Core `v1` Pod. Its labels are `meta.labels`.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,8 @@ pub struct Pod {
     pub ready: bool,
     /// `spec.containers[].ports[]`.
     pub ports: Vec<ContainerPort>,
+    /// `proxy.istio.io/config`.
+    pub proxy: ProxySettings,
 }
 
 /// Deployment, StatefulSet, DaemonSet or ReplicaSet.
@@ -26,6 +29,8 @@ pub struct Workload {
     pub template_labels: Vec<(String, String)>,
     /// `spec.template.spec.containers[].ports[]`.
     pub ports: Vec<ContainerPort>,
+    /// `proxy.istio.io/config` of its Pods.
+    pub proxy: ProxySettings,
 }
 
 /// `containers[].ports[]`.

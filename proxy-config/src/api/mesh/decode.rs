@@ -42,6 +42,7 @@ pub(crate) fn decode(node: &Node, meta: Meta, findings: &Findings) -> MeshConfig
         access_log_encoding: encoding,
         access_log_format: format.text_at().filter(|f| !f.value.is_empty()),
         concurrency: root.field("defaultConfig").field("concurrency").number_at(),
+        proxy: super::proxy::decode(&root.field("defaultConfig")),
         trust_domain: host::host(&trust_domain, Wildcard::No),
         outbound: outbound.map(|mode| crate::report::At::new(mode, policy.field("mode").at())),
         root_namespace: root.field("rootNamespace").text_at().filter(|name| !name.value.is_empty()),

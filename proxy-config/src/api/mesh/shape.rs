@@ -151,6 +151,30 @@ const EXT_AUTHZ_GRPC: &[Field] = &[
 /// Of fields that were MeshConfig's once: files of old installations still have them.
 const GONE: &str = "a setting that Istio itself no longer has";
 
+const CLIENT_CERT: crate::api::shape::Shape = Choice(&[
+    "UNDEFINED",
+    "SANITIZE",
+    "FORWARD_ONLY",
+    "APPEND_FORWARD",
+    "SANITIZE_SET",
+    "ALWAYS_FORWARD_ONLY",
+]);
+
+const ADDED: &str = "choosing the headers that are added";
+
+const PROXY_HEADERS: &[Field] = &[
+    acts("forwardedClientCert", CLIENT_CERT),
+    inert("setCurrentClientCertDetails", Any, "choosing what is said of a client's certificate"),
+    inert("requestId", Any, ADDED),
+    inert("server", Any, ADDED),
+    inert("attemptCount", Any, ADDED),
+    inert("envoyDebugHeaders", Any, ADDED),
+    inert("metadataExchangeHeaders", Any, ADDED),
+    inert("preserveHttp1HeaderCase", Any, "keeping the case of header names"),
+    inert("xForwardedHost", Any, ADDED),
+    inert("xForwardedPort", Any, ADDED),
+];
+
 const DEFAULT_CONFIG: &[Field] = &[
     acts("concurrency", COUNT),
     inert("drainDuration", Text, "the time of draining (`--drain-timeout` sets it)"),
@@ -162,8 +186,15 @@ const DEFAULT_CONFIG: &[Field] = &[
     inert("zipkinAddress", Text, "tracing"),
     inert("envoyAccessLogService", Any, "the access log service"),
     inert("envoyMetricsService", Any, "the metrics service"),
-    inert("gatewayTopology", Any, "trusted proxies in front"),
-    inert("proxyHeaders", Any, "choosing the headers that are added"),
+    acts(
+        "gatewayTopology",
+        Object(&[
+            acts("numTrustedProxies", COUNT),
+            acts("forwardClientCertDetails", CLIENT_CERT),
+            inert("proxyProtocol", Any, "the PROXY protocol"),
+        ]),
+    ),
+    acts("proxyHeaders", Object(PROXY_HEADERS)),
     inert("proxyMetadata", Any, "environment of Istio's agent"),
     inert("proxyStatsMatcher", Any, "choosing statistics"),
     inert("extraStatTags", TEXTS, "further labels"),
