@@ -197,6 +197,7 @@ impl Attempts<'_> {
         let sending = pin!(lease.send(message));
         match self.deadlines.within(None, sending).await {
             Ok(Ok(response)) => {
+                lease.head_came();
                 let now = clock::now();
                 let took = now.saturating_duration_since(dispatched);
                 self.closing.record.service_time = Some(took);

@@ -192,6 +192,7 @@ async fn send(
     }
     let response =
         lease.send(question).await.map_err(|error| (SendError::from(error).fault.to_string(), reused))?;
+    lease.head_came();
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MOST_ANSWER).collect().await;
     let body = body.map_err(|error| (format!("its answer: {error}"), false))?.to_bytes();

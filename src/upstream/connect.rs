@@ -1,7 +1,8 @@
 //! Dialling: one TCP connection and its handshake, within connectTimeout, with its faults named.
 
+use super::heads::Heads;
 use super::nudge::Nudge;
-use super::wire::Wire;
+use super::wire::{Watch, Wire};
 use super::{LocalExec, RequestBody};
 use crate::clock;
 use crate::cluster::Permit;
@@ -9,7 +10,7 @@ use crate::fault::{Fault, Kind};
 use crate::telemetry::{Side, Telemetry};
 use crate::tls::{Client, ClientStream, Refusal, Stream};
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -153,7 +154,7 @@ pub(super) async fn http1(peer: Peer, permit: Permit, telemetry: &Arc<Telemetry>
     let (stream, Ends { fd, local }, open) = open(peer, permit, telemetry).await?;
     let (sender, connection) = http1::Builder::new()
         .max_header_size(MAX_HEAD)
-        .handshake(Wire::new(stream))
+        .handshake(Wire::new(stream, Watch::Http1(open.nudge.clone())))
         .await
         .map_err(|error| Fault::because(Kind::ConnectFailure, error))?;
     let held = open.clone();
@@ -181,7 +182,7 @@ pub(super) async fn http2(peer: Peer, permit: Permit, telemetry: &Arc<Telemetry>
         .max_header_list_size(MAX_HEAD as u32)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
-        .handshake(TokioIo::new(stream))
+        .handshake(Wire::new(stream, Watch::Http2(Heads::default())))
         .await
         .map_err(|error| Fault::because(Kind::ConnectFailure, error))?;
     let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));

@@ -5,6 +5,7 @@ use super::connect::Open;
 use super::h2::Stream;
 use super::nudge::Hush;
 use super::pool::Key;
+use super::wire::is_flood;
 use crate::fault::{Fault, Kind};
 use futures_util::future::Either;
 use http::{Request, Response};
@@ -94,6 +95,14 @@ impl Lease {
         }
     }
 
+    /// The response's head has come: what comes next is as long as it likes.
+    #[inline]
+    pub fn head_came(&self) {
+        if let Lease::Http1(lease) = self {
+            lease.open.nudge.await_head(false);
+        }
+    }
+
     /// Sends the request, at once; the future waits for the response's head. Its error becomes a [`SendError`].
     #[inline]
     pub fn send(
@@ -101,7 +110,10 @@ impl Lease {
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
         match self {
-            Lease::Http1(lease) => Either::Left(lease.sender.try_send_request(request)),
+            Lease::Http1(lease) => {
+                lease.open.nudge.await_head(true);
+                Either::Left(lease.sender.try_send_request(request))
+            }
             Lease::Http2(stream) => Either::Right(stream.send(request)),
         }
     }
@@ -127,10 +139,15 @@ fn kind_of(error: &hyper::Error) -> Kind {
     if error.is_parse() {
         return Kind::BadResponse;
     }
-    let Some(h2) = error.source().and_then(|e| e.downcast_ref::<h2::Error>()) else {
+    let source = error.source();
+    if source.and_then(|e| e.downcast_ref::<std::io::Error>()).is_some_and(is_flood) {
+        return Kind::BadResponse;
+    }
+    let Some(h2) = source.and_then(|e| e.downcast_ref::<h2::Error>()) else {
         return Kind::Disconnected;
     };
     match h2.reason() {
+        None if h2.get_io().is_some_and(is_flood) => Kind::BadResponse,
         Some(h2::Reason::REFUSED_STREAM) => Kind::StreamRefused,
         // Streams above GOAWAY's last id were not looked at; those below it end otherwise.
         Some(h2::Reason::NO_ERROR) if h2.is_go_away() && h2.is_remote() => Kind::StreamRefused,

@@ -7,6 +7,7 @@
 mod body;
 mod connect;
 mod h2;
+mod heads;
 mod lease;
 mod nudge;
 mod pool;

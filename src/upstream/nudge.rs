@@ -2,19 +2,39 @@
 //!
 //! Who takes a part of an answer's body wakes the task that brought it, so that it brings the next; hyper does so
 //! after the last part, too. Then the task has nothing to do, and an exchange would pay for one more run of it.
+//!
+//! And what the socket learns from exchanges: how much may come before an answer begins.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Wake, Waker};
 
 /// Stands between a connection and its task. One thread uses it; it is atomic only because wakers can be sent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Nudge {
     task: OnceLock<Waker>,
     hushed: AtomicBool,
     /// A waking that came while it was hushed.
     missed: AtomicBool,
+    /// Bytes that may still come before the head of an answer, informational ones included; [`ALL`]: it has come.
+    before_head: AtomicU32,
 }
+
+impl Default for Nudge {
+    fn default() -> Nudge {
+        Nudge {
+            task: OnceLock::new(),
+            hushed: AtomicBool::new(false),
+            missed: AtomicBool::new(false),
+            before_head: AtomicU32::new(ALL),
+        }
+    }
+}
+
+/// No bound.
+const ALL: u32 = u32::MAX;
+/// Of informational answers to one request, with the answer's own head and what comes along with it.
+const MAX_BEFORE_HEAD: u32 = 1 << 20;
 
 impl Nudge {
     /// Whom wakings are passed on to: a task, whose waker never changes.
@@ -28,6 +48,27 @@ impl Nudge {
     pub(super) fn hush(&self) -> Hush<'_> {
         self.hushed.store(true, Relaxed);
         Hush(self)
+    }
+
+    /// A request goes up, or the head of its answer has come.
+    #[inline]
+    pub(super) fn await_head(&self, awaited: bool) {
+        self.before_head.store(if awaited { MAX_BEFORE_HEAD } else { ALL }, Relaxed);
+    }
+
+    /// Whether too much has come before an answer's head.
+    #[inline]
+    pub(super) fn is_flooded(&self) -> bool {
+        self.before_head.load(Relaxed) == 0
+    }
+
+    /// So many bytes more have come.
+    #[inline]
+    pub(super) fn came(&self, bytes: usize) {
+        let left = self.before_head.load(Relaxed);
+        if left != ALL {
+            self.before_head.store(left.saturating_sub(u32::try_from(bytes).unwrap_or(ALL)), Relaxed);
+        }
     }
 
     #[inline]

@@ -1,15 +1,18 @@
 //! An upstream's socket as hyper uses it, and how small messages are written on either side: in one piece.
 //!
+//! hyper passes over informational answers without counting them; here an upstream that has no other is cut off.
 //! hyper hands over head and body as a list. For the system a list costs more than one short text, and most
 //! answers are short; what is long goes as the list it is, uncopied.
 
+use super::heads::Heads;
+use super::nudge::Nudge;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
 use smallvec::SmallVec;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use tokio::io::AsyncWrite;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What is put together before it is written, at most.
 const PIECE: usize = 1024;
@@ -32,49 +35,93 @@ pub fn poll_write_list<S: AsyncWrite>(
     stream.poll_write(cx, &piece)
 }
 
+/// What is wrong with an upstream that says 1xx and nothing else.
+const FLOOD: &str = "informational answers without end";
+
+#[cold]
+fn flood() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, FLOOD)
+}
+
+/// Whether it is what [`flood`] makes, or what is left of that when it has gone through h2.
+pub(super) fn is_flood(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData && error.to_string() == FLOOD
+}
+
+/// What knows when too much has come before an answer.
+#[derive(Debug)]
+pub(super) enum Watch {
+    /// Bytes, while an answer is awaited.
+    Http1(Arc<Nudge>),
+    /// Heads.
+    Http2(Heads),
+}
+
 /// An upstream's socket.
 #[derive(Debug)]
-pub(super) struct Wire<S>(TokioIo<S>);
+pub(super) struct Wire<S> {
+    stream: S,
+    watch: Watch,
+}
 
 impl<S> Wire<S> {
     /// Around `stream`.
-    pub(super) fn new(stream: S) -> Wire<S> {
-        Wire(TokioIo::new(stream))
+    pub(super) fn new(stream: S, watch: Watch) -> Wire<S> {
+        Wire { stream, watch }
     }
 }
 
-impl<S> Read for Wire<S>
-where
-    S: Unpin,
-    TokioIo<S>: Read,
-{
+impl<S: AsyncRead + Unpin> Read for Wire<S> {
     #[inline]
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        let Wire { stream, watch } = self.get_mut();
+        if let Watch::Http1(nudge) = watch
+            && nudge.is_flooded()
+        {
+            return Poll::Ready(Err(flood()));
+        }
+        // SAFETY: nothing is ever made uninitialized: `ReadBuf` only fills it.
+        let mut read = ReadBuf::uninit(unsafe { buf.as_mut() });
+        ready!(Pin::new(stream).poll_read(cx, &mut read))?;
+        let came = read.filled();
+        let length = came.len();
+        let bounded = match watch {
+            Watch::Http1(nudge) => {
+                nudge.came(length);
+                true
+            }
+            Watch::Http2(heads) => heads.came(came),
+        };
+        if !bounded {
+            return Poll::Ready(Err(flood()));
+        }
+        // SAFETY: so many bytes have been filled.
+        unsafe { buf.advance(length) };
+        Poll::Ready(Ok(()))
     }
 }
 
 impl<S: AsyncWrite + Unpin> Write for Wire<S> {
     #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(self.0.inner_mut()).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.0.inner_mut()).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.0.inner_mut()).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.inner().is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     #[inline]
@@ -83,6 +130,6 @@ impl<S: AsyncWrite + Unpin> Write for Wire<S> {
         cx: &mut Context<'_>,
         list: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        poll_write_list(Pin::new(self.0.inner_mut()), cx, list)
+        poll_write_list(Pin::new(&mut self.stream), cx, list)
     }
 }

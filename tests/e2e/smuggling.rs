@@ -5,22 +5,29 @@
 //! length of the first body, which ends at `¶`, `\n` for CRLF; bare control characters are written out: `␊` LF, `␍` CR, `␀` NUL;
 //! `⊕` is the sign before a host.
 
+mod answers;
 mod corpus;
 mod http2;
 
 use crate::support::recorder::Recorder;
-use crate::support::{Origin, Proxy, Reply, seconds, yaml};
+use crate::support::secure::Dial;
+use crate::support::{Origin, Proxy, Reply, Town, seconds, yaml};
 use corpus::{CORPUS, Row, Wanted};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Connections at once.
 const AT_ONCE: usize = 64;
 /// Between the two parts, so that they are read apart.
 const BETWEEN: Duration = Duration::from_millis(2);
+
+/// A stream, encrypted or not.
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
 
 /// One connection: a row, sent in one or two parts.
 struct Run {
@@ -42,17 +49,25 @@ impl Run {
         format!("{:06}", self.number)
     }
 
-    /// What came back until the proxy closed.
-    async fn send(&self, front: SocketAddr) -> Result<String, String> {
+    /// What came back until the proxy closed; `tls`: how the connection is encrypted.
+    async fn send(&self, front: SocketAddr, tls: Option<&TlsConnector>) -> Result<String, String> {
         let exchange = async {
-            let mut stream = TcpStream::connect(front).await.map_err(|error| error.to_string())?;
+            let stream = TcpStream::connect(front).await.map_err(|error| error.to_string())?;
             let _ = stream.set_nodelay(true);
+            let mut stream: Box<dyn Duplex> = match tls {
+                None => Box::new(stream),
+                Some(tls) => {
+                    let name = "shop.example".try_into().unwrap();
+                    Box::new(tls.connect(name, stream).await.map_err(|error| error.to_string())?)
+                }
+            };
             let bytes = self.bytes();
             let (first, second) = bytes.split_at(self.split);
             // The proxy may have had enough after the first part.
-            if stream.write_all(first).await.is_ok() && !second.is_empty() {
+            if stream.write_all(first).await.is_ok() && stream.flush().await.is_ok() && !second.is_empty() {
                 tokio::time::sleep(BETWEEN).await;
                 let _ = stream.write_all(second).await;
+                let _ = stream.flush().await;
             }
             let mut answer = Vec::new();
             // A reset is an end, too.
@@ -99,11 +114,11 @@ fn runs(splits: impl Fn(usize) -> Vec<usize>) -> Vec<Run> {
 }
 
 /// Sends them all; what came back for each.
-fn send_all(front: SocketAddr, runs: &[Run]) -> Vec<Result<String, String>> {
+fn send_all(front: SocketAddr, tls: Option<&TlsConnector>, runs: &[Run]) -> Vec<Result<String, String>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         use futures_util::StreamExt;
-        let sends = futures_util::stream::iter(runs.iter().map(|run| run.send(front)));
+        let sends = futures_util::stream::iter(runs.iter().map(|run| run.send(front, tls)));
         sends.buffered(AT_ONCE).collect().await
     })
 }
@@ -135,7 +150,7 @@ fn whatever_the_bytes_the_upstream_sees_what_the_clients_framing_contains() {
     let recorder = Recorder::start();
     let proxy = Proxy::with(yaml::all_to("HTTP", &[recorder.address()])).access_log("off").start();
     let runs = runs(|length| (1..=length).collect());
-    let answers = send_all(proxy.front().address(), &runs);
+    let answers = send_all(proxy.front().address(), None, &runs);
     let brought = recorder.brought();
     assert!(brought.doubtful.is_empty(), "{:#?}", brought.doubtful);
     judge_all(&runs, &answers, brought.requests.iter().map(|r| (r.path.clone(), r.line())));
@@ -146,7 +161,7 @@ fn the_same_over_http2_to_the_upstream() {
     let origin = Origin::h2c().answer(|seen| Reply::text(seen.method.as_str()));
     let proxy = Proxy::to(&origin).access_log("off").start();
     let runs = runs(|length| vec![length / 3, length]);
-    let answers = send_all(proxy.front().address(), &runs);
+    let answers = send_all(proxy.front().address(), None, &runs);
     let seen = origin.seen();
     judge_all(
         &runs,
@@ -157,4 +172,26 @@ fn the_same_over_http2_to_the_upstream() {
             (path, line)
         }),
     );
+}
+
+#[test]
+fn the_same_over_tls() {
+    let (recorder, town) = (Recorder::start(), Town::of(&[]));
+    town.issue(&["shop.example"], &[]);
+    let file = |name: &str| town.file(&format!("hosts/shop.example/{name}"));
+    let gateway = format!(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: edge}}\nspec:\n  selector: {{a: b}}\n  \
+         servers:\n  - port: {{number: 8443, name: https, protocol: HTTPS}}\n    hosts: ['*']\n    tls: {{mode: SIMPLE, \
+         serverCertificate: {}, privateKey: {}}}\n---\n",
+        file("tls.crt"),
+        file("tls.key")
+    );
+    let text = gateway + &yaml::all_to("HTTP", &[recorder.address()]);
+    let proxy = Proxy::with(text).access_log("off").start();
+    let tls = TlsConnector::from(Dial::new(&["http/1.1"], None).config());
+    let runs = runs(|length| vec![length / 3, length * 2 / 3, length]);
+    let answers = send_all(proxy.gateway(8443).address(), Some(&tls), &runs);
+    let brought = recorder.brought();
+    assert!(brought.doubtful.is_empty(), "{:#?}", brought.doubtful);
+    judge_all(&runs, &answers, brought.requests.iter().map(|r| (r.path.clone(), r.line())));
 }

@@ -40,6 +40,11 @@ impl RawClient {
         self
     }
 
+    /// Sends; whether the peer took it.
+    pub fn offer(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
     /// No more will be sent.
     pub fn finish(&mut self) -> &mut RawClient {
         let _ = self.stream.shutdown(Shutdown::Write);
