@@ -4,7 +4,7 @@
 //! plainly a host and a port is refused, because another reader might see another host in it.
 
 use http::header::HOST;
-use http::request;
+use http::{HeaderValue, request};
 use std::net::Ipv6Addr;
 
 /// An authority, taken apart.
@@ -31,12 +31,12 @@ impl<'a> Authority<'a> {
             };
             (&text[..address.len() + 2], port)
         } else {
-            let colon = memchr::memchr(b':', text.as_bytes()).unwrap_or(text.len());
-            let host = &text[..colon];
-            if !host.bytes().all(is_host_byte) || (host.is_empty() && !text.is_empty()) {
+            let end = text.bytes().position(|byte| !is_host_byte(byte)).unwrap_or(text.len());
+            let (host, rest) = text.split_at(end);
+            if rest.bytes().next().is_some_and(|byte| byte != b':') || host.is_empty() && !text.is_empty() {
                 return None;
             }
-            (host, text.get(colon + 1..).unwrap_or_default())
+            (host, rest.get(1..).unwrap_or_default())
         };
         // RFC 3986 allows an empty port behind the colon.
         let port = if port.is_empty() {
@@ -47,6 +47,14 @@ impl<'a> Authority<'a> {
             return None;
         };
         Some(Authority { text, host, port })
+    }
+
+    /// That of a request as it was sent, whatever it is: the target's, else `Host`.
+    pub fn sent(parts: &request::Parts) -> Option<HeaderValue> {
+        match parts.uri.authority() {
+            Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+            None => parts.headers.get(HOST).cloned(),
+        }
     }
 
     /// That of a request: the target's, else `Host`; empty when there is neither. `None` if it is not one.
@@ -62,8 +70,20 @@ impl<'a> Authority<'a> {
 }
 
 /// The bytes of a registered name without percent-encoding, and `_`, which container networks use.
+const HOST_BYTES: [bool; 256] = {
+    let mut bytes = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let it = byte as u8;
+        bytes[byte] = it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    bytes
+};
+
+#[inline]
 fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+    HOST_BYTES[usize::from(byte)]
 }
 
 #[cfg(test)]

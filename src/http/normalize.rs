@@ -31,8 +31,12 @@ fn is_suspect(path: &[u8], how: PathNormalization) -> bool {
     }
     // A dot segment and a slash too many both begin with a slash.
     let slash = if how == PathNormalization::Base { b'.' } else { b'/' };
-    memchr::memchr2(b'%', b'\\', path).is_some()
-        || memchr::memchr2_iter(b'.', slash, path).any(|at| at > 0 && path[at - 1] == b'/')
+    // Paths are short: byte by byte costs less than to set out for a search.
+    let mut before = 0;
+    path.iter().any(|byte| {
+        let behind_slash = std::mem::replace(&mut before, *byte) == b'/';
+        matches!(byte, b'%' | b'\\') || behind_slash && (*byte == b'.' || *byte == slash)
+    })
 }
 
 #[cold]

@@ -8,16 +8,21 @@ use super::seen::Seen;
 use crate::fault::Kind;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::Scheme;
-use http::{HeaderMap, Method, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Version, request};
 
 /// Fields of one head; a cookie that HTTP/2 split counts for each part. hyper has the same bound for HTTP/1.
 pub const MAX_FIELDS: usize = 100;
 
-/// Checks a request head and gives its authority, so that nobody parses it twice.
+/// Checks a request head and gives its authority, so that nobody parses it twice. `named` is what it was
+/// sent as ([`Authority::sent`]), which whoever asks has looked up.
 ///
 /// # Errors
 /// The fault to answer with.
-pub fn request<'a>(parts: &'a request::Parts, seen: Seen) -> Result<Authority<'a>, Kind> {
+pub fn request<'a>(
+    parts: &request::Parts,
+    named: Option<&'a HeaderValue>,
+    seen: Seen,
+) -> Result<Authority<'a>, Kind> {
     if parts.method == Method::CONNECT {
         return Err(Kind::ConnectRefused);
     }
@@ -30,7 +35,8 @@ pub fn request<'a>(parts: &'a request::Parts, seen: Seen) -> Result<Authority<'a
         return Err(Kind::BadRequest);
     }
     target(parts)?;
-    let authority = Authority::of(parts).ok_or(Kind::BadRequest)?;
+    let named = named.map_or(Ok(""), HeaderValue::to_str).map_err(|_| Kind::BadRequest)?;
+    let authority = Authority::parse(named).ok_or(Kind::BadRequest)?;
     host(parts, seen, &authority)?;
     Ok(authority)
 }
@@ -127,8 +133,9 @@ mod tests {
     fn check(rows: &[(&str, Result<&str, Kind>)]) {
         for (text, wanted) in rows {
             let parts = parts(text);
-            let found = request(&parts, Seen::of(&parts.headers)).map(|authority| authority.text);
-            assert_eq!(found, *wanted, "{text}");
+            let sent = Authority::sent(&parts);
+            let found = request(&parts, sent.as_ref(), Seen::of(&parts.headers));
+            assert_eq!(found.map(|authority| authority.text), *wanted, "{text}");
         }
     }
 

@@ -57,11 +57,11 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// Opens the end of an exchange that begins now.
+    /// Opens the record and the end of an exchange that begins `now`.
     // A record is large: made in the place where it will stay, it is not copied on the way.
     #[inline(always)]
     pub fn open(
-        record: Record,
+        now: Instant,
         request: Request<Incoming>,
         snapshot: Arc<Snapshot>,
         connection: Rc<Connection>,
@@ -71,9 +71,10 @@ impl Closing {
         connection.busy.set(connection.busy.get() + 1);
         let (parts, incoming) = request.into_parts();
         let tells_unsent = unsent::wanted(&connection, &parts.headers);
+        let (direction, remote, local) = (connection.direction, connection.remote, connection.address);
         let place = Box::new_uninit();
         let closing = Closing {
-            record,
+            record: Record::new(now, direction, parts.version.into(), parts.method.clone(), remote, local),
             parts,
             incoming: Some(incoming),
             snapshot,

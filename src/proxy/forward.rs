@@ -167,7 +167,7 @@ fn step<'a>(
     seen: Seen,
 ) -> Result<Step<'a>, Fault> {
     let parts = &closing.parts;
-    let authority = validate::request(parts, seen)?;
+    let authority = validate::request(parts, closing.record.authority.as_ref(), seen)?;
     if let (Some(secured), Security::Servers(servers)) = (connection.standing.secured(), &listener.security)
         && servers.misdirected(secured.sni.as_deref(), authority.host)
     {

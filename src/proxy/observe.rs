@@ -3,8 +3,8 @@
 use super::forward::Exchange;
 use super::{Closing, Connection};
 use crate::clock;
-use crate::record::{Captured, Record};
-use http::{HeaderValue, Request, header};
+use crate::http::Authority;
+use http::Request;
 use http_body::Body;
 use hyper::body::Incoming;
 use std::rc::Rc;
@@ -50,31 +50,14 @@ impl<S: Service<Exchange>> Service<Request<Incoming>> for Observe<S> {
         let connection = &*self.connection;
         connection.line.framed(request.body().size_hint().exact());
         let snapshot = connection.local.snapshot();
-        let mut record = Record::new(
-            clock::now(),
-            connection.direction,
-            request.version().into(),
-            request.method().clone(),
-            connection.remote,
-            connection.address,
-        );
-        record.target = request.uri().path_and_query().cloned();
-        record.authority = authority(&request);
+        let mut closing = Closing::open(clock::now(), request, snapshot, self.connection.clone());
+        let Closing { record, parts, snapshot, .. } = &mut *closing;
+        record.target = parts.uri.path_and_query().cloned();
+        record.authority = Authority::sent(parts);
         record.secured = connection.standing.secured().cloned();
         if let Some(log) = &snapshot.access_log {
-            record.captured = log.format().capture_request(request.headers());
-        } else {
-            record.captured = Captured::default();
+            record.captured = log.format().capture_request(&parts.headers);
         }
-        let closing = Closing::open(record, request, snapshot, self.connection.clone());
         self.inner.call(Exchange { closing })
-    }
-}
-
-/// As the client sent it: that of an absolute or HTTP/2 request before the Host field.
-fn authority(request: &Request<Incoming>) -> Option<HeaderValue> {
-    match request.uri().authority() {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
-        None => request.headers().get(header::HOST).cloned(),
     }
 }
