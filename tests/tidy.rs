@@ -33,7 +33,7 @@ const NEVER: [(&str, &[&str], &str); 9] = [
 ];
 
 /// External crates with one home: (crate, modules it may be named in).
-const HOMES: [(&str, &[&str]); 12] = [
+const HOMES: [(&str, &[&str]); 13] = [
     ("libc", &["driver"]),
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls"]),
@@ -46,6 +46,7 @@ const HOMES: [(&str, &[&str]); 12] = [
     ("arc_swap", &["snapshot", "sync", "auth"]),
     ("aws_lc_rs", &["auth", "tls"]),
     ("notify", &["control"]),
+    ("httparse", &["upstream"]),
 ];
 
 const CLOCKS: [&str; 2] = ["Instant::now", "SystemTime::now"];

@@ -97,7 +97,7 @@ impl Attempts<'_> {
                 Taken::Wait(ticket) => self.turn(ticket).await?,
             };
             let endpoint = slot.endpoint().id;
-            let outcome = self.attempt(slot).await;
+            let outcome = pin!(self.attempt(slot)).await;
             self.report(&outcome);
             let verdict = match &outcome {
                 Ok(response) if self.goes_elsewhere(response, endpoint) => Verdict::Elsewhere,
@@ -194,22 +194,24 @@ impl Attempts<'_> {
         if let Some(cold) = &mut self.closing.record.cold {
             cold.sent = Some(clock::now());
         }
-        let sending = pin!(lease.send(message));
-        match self.deadlines.within(None, sending).await {
-            Ok(Ok(response)) => {
-                lease.head_came();
-                let now = clock::now();
-                let took = now.saturating_duration_since(dispatched);
-                self.closing.record.service_time = Some(took);
-                self.closing.event(now);
-                if self.closing.record.cold.is_some() {
-                    self.woken(now);
-                }
-                Ok(response)
-            }
-            Ok(Err(error)) => Err(self.missed(error.into(), stale)),
-            Err(kind) => Err(Missed { fault: kind.into(), stale: false, unsent: false }),
+        let mut sending = pin!(lease.send(message));
+        let sent = if self.deadlines.none() {
+            sending.await
+        } else {
+            let limited = self.deadlines.within(None, sending.as_mut()).await;
+            limited.map_err(|kind| Missed { fault: kind.into(), stale: false, unsent: false })?
+        };
+        let response = sent.map_err(|error| self.missed(error.into(), stale))?;
+        if let Some(lease) = &self.hands.lease {
+            lease.head_came();
         }
+        let now = clock::now();
+        self.closing.record.service_time = Some(now.saturating_duration_since(dispatched));
+        self.closing.event(now);
+        if self.closing.record.cold.is_some() {
+            self.woken(now);
+        }
+        Ok(response)
     }
 
     #[cold]
@@ -227,17 +229,25 @@ impl Attempts<'_> {
     }
 
     /// The request for one try. A copy is kept only where a verdict may ask for it once it is sent.
+    // A head is large: it is put together where it is sent from.
+    #[inline(always)]
     fn message(&mut self, stale: bool) -> Option<Request<RequestBody>> {
         let parts = match std::mem::take(&mut self.kept) {
             Kept::Not => std::mem::replace(&mut self.closing.parts, Request::new(()).into_parts().0),
             Kept::Copy(copy) => copy.into_parts(),
-            Kept::Gone => return None,
+            Kept::Head(parts) => *parts,
+            Kept::Gone | Kept::OnWire => return None,
         };
-        let refusable = matches!(self.hands.lease, Some(Lease::Http2(_)));
+        let Some(lease) = &self.hands.lease else { return None };
+        let refusable = matches!(lease, Lease::Http2(_));
         let may_repeat = stale && !self.tries.free_used && (self.outbound.idempotent || refusable);
         let mesh = self.hands.asked;
         let keep = may_repeat || mesh || retry::needs_copy(self.outbound.retry(), self.closing.record.grpc);
-        self.kept = if keep { Kept::Copy(HeadCopy::of(&parts)) } else { Kept::Gone };
+        self.kept = match keep {
+            false => Kept::Gone,
+            true if lease.keep_head() => Kept::OnWire,
+            true => Kept::Copy(HeadCopy::of(&parts)),
+        };
         let body = self.closing.source.as_ref().map_or(RequestBody::Empty, RequestBody::again);
         let mut request = Request::from_parts(parts, body);
         if self.destination.cluster.tls.is_some() {
@@ -308,6 +318,10 @@ impl Attempts<'_> {
 
     /// Whether the request can be sent again, and the cluster can bear it.
     fn may_go_on(&mut self, verdict: Verdict) -> bool {
+        if matches!(self.kept, Kept::OnWire) {
+            let written = self.hands.lease.as_ref().and_then(Lease::sent_head);
+            self.kept = written.map_or(Kept::Gone, |head| Kept::Head(Box::new(head)));
+        }
         if matches!(self.kept, Kept::Gone)
             || self.closing.source.as_ref().is_some_and(|s| !s.borrow().replayable())
         {

@@ -15,6 +15,10 @@ pub(super) enum Kept {
     Not,
     /// From a copy of what went up.
     Copy(HeadCopy),
+    /// From what the connection wrote: it is still in hand.
+    OnWire,
+    /// From what the connection wrote.
+    Head(Box<request::Parts>),
     /// From nowhere: it went up for good.
     Gone,
 }

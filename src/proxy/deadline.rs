@@ -63,7 +63,8 @@ impl Deadlines {
     }
 
     /// Whether there is any deadline at all, now or later.
-    fn none(&self) -> bool {
+    #[inline]
+    pub(super) fn none(&self) -> bool {
         self.route.is_none() && self.function_at.is_none() && self.try_at.is_none()
     }
 

@@ -2,6 +2,7 @@
 
 use super::heads::Heads;
 use super::nudge::Nudge;
+use super::sent::Sent;
 use super::wire::{Watch, Wire};
 use super::{LocalExec, RequestBody};
 use crate::clock;
@@ -64,6 +65,8 @@ pub struct Open {
     telemetry: Arc<Telemetry>,
     /// Wakes the task of an HTTP/1 connection.
     pub(super) nudge: Arc<Nudge>,
+    /// The head that went up last on it.
+    pub(super) sent: Arc<Sent>,
 }
 
 impl Drop for Open {
@@ -92,7 +95,8 @@ pub async fn dial(
     };
     metrics.upstream_opened.inc();
     metrics.upstream_connections.inc();
-    Ok((stream, Rc::new(Open { _permit: permit, telemetry: telemetry.clone(), nudge: Arc::default() })))
+    let (telemetry, nudge, sent) = (telemetry.clone(), Arc::default(), Arc::default());
+    Ok((stream, Rc::new(Open { _permit: permit, telemetry, nudge, sent })))
 }
 
 async fn connect(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Fault> {
@@ -154,7 +158,7 @@ pub(super) async fn http1(peer: Peer, permit: Permit, telemetry: &Arc<Telemetry>
     let (stream, Ends { fd, local }, open) = open(peer, permit, telemetry).await?;
     let (sender, connection) = http1::Builder::new()
         .max_header_size(MAX_HEAD)
-        .handshake(Wire::new(stream, Watch::Http1(open.nudge.clone())))
+        .handshake(Wire::new(stream, Watch::Http1(open.nudge.clone(), open.sent.clone())))
         .await
         .map_err(|error| Fault::because(Kind::ConnectFailure, error))?;
     let held = open.clone();

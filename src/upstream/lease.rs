@@ -8,7 +8,7 @@ use super::pool::Key;
 use super::wire::is_flood;
 use crate::fault::{Fault, Kind};
 use futures_util::future::Either;
-use http::{Request, Response};
+use http::{Request, Response, request};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use std::error::Error as _;
@@ -100,6 +100,26 @@ impl Lease {
     pub fn head_came(&self) {
         if let Lease::Http1(lease) = self {
             lease.open.nudge.await_head(false);
+        }
+    }
+
+    /// Keeps the head that is sent next, in case it is to be sent again. False: this connection cannot.
+    #[inline]
+    pub fn keep_head(&self) -> bool {
+        match self {
+            Lease::Http1(lease) => {
+                lease.open.sent.want();
+                true
+            }
+            Lease::Http2(_) => false,
+        }
+    }
+
+    /// The head that was to be kept, if it has gone up.
+    pub fn sent_head(&self) -> Option<request::Parts> {
+        match self {
+            Lease::Http1(lease) => lease.open.sent.head(),
+            Lease::Http2(_) => None,
         }
     }
 

@@ -12,6 +12,7 @@ mod lease;
 mod nudge;
 mod pool;
 mod reclaim;
+mod sent;
 mod uploads;
 mod wire;
 

@@ -6,9 +6,10 @@
 
 use super::heads::Heads;
 use super::nudge::Nudge;
+use super::sent::Sent;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use smallvec::SmallVec;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -30,9 +31,14 @@ pub fn poll_write_list<S: AsyncWrite>(
     if list.iter().map(|part| part.len()).sum::<usize>() > PIECE {
         return stream.poll_write_vectored(cx, list);
     }
-    let mut piece = SmallVec::<[u8; PIECE]>::new();
-    list.iter().for_each(|part| piece.extend_from_slice(part));
-    stream.poll_write(cx, &piece)
+    let (mut piece, mut length) = ([MaybeUninit::uninit(); PIECE], 0);
+    for part in list {
+        let (_, room) = piece.split_at_mut(length);
+        room[..part.len()].write_copy_of_slice(part);
+        length += part.len();
+    }
+    // SAFETY: so many bytes have been written, one part behind the other.
+    stream.poll_write(cx, unsafe { piece[..length].assume_init_ref() })
 }
 
 /// What is wrong with an upstream that says 1xx and nothing else.
@@ -48,11 +54,11 @@ pub(super) fn is_flood(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData && error.to_string() == FLOOD
 }
 
-/// What knows when too much has come before an answer.
+/// What knows when too much has come before an answer; and, of HTTP/1, what keeps heads that are to be sent again.
 #[derive(Debug)]
 pub(super) enum Watch {
     /// Bytes, while an answer is awaited.
-    Http1(Arc<Nudge>),
+    Http1(Arc<Nudge>, Arc<Sent>),
     /// Heads.
     Http2(Heads),
 }
@@ -69,6 +75,14 @@ impl<S> Wire<S> {
     pub(super) fn new(stream: S, watch: Watch) -> Wire<S> {
         Wire { stream, watch }
     }
+
+    /// Something is about to be written.
+    #[inline]
+    fn note(&self, bytes: &[u8]) {
+        if let Watch::Http1(_, sent) = &self.watch {
+            sent.note(bytes);
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> Read for Wire<S> {
@@ -79,7 +93,7 @@ impl<S: AsyncRead + Unpin> Read for Wire<S> {
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let Wire { stream, watch } = self.get_mut();
-        if let Watch::Http1(nudge) = watch
+        if let Watch::Http1(nudge, _) = watch
             && nudge.is_flooded()
         {
             return Poll::Ready(Err(flood()));
@@ -90,7 +104,7 @@ impl<S: AsyncRead + Unpin> Read for Wire<S> {
         let came = read.filled();
         let length = came.len();
         let bounded = match watch {
-            Watch::Http1(nudge) => {
+            Watch::Http1(nudge, _) => {
                 nudge.came(length);
                 true
             }
@@ -108,6 +122,7 @@ impl<S: AsyncRead + Unpin> Read for Wire<S> {
 impl<S: AsyncWrite + Unpin> Write for Wire<S> {
     #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.note(buf);
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -130,6 +145,8 @@ impl<S: AsyncWrite + Unpin> Write for Wire<S> {
         cx: &mut Context<'_>,
         list: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // hyper writes a head as one part, before anything else.
+        self.note(list.first().map_or(&[], |part| &part[..]));
         poll_write_list(Pin::new(&mut self.stream), cx, list)
     }
 }
