@@ -33,7 +33,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// As in `src/main.rs`.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static MALLOC_CONF: &[u8; 57] = b"narenas:8,dirty_decay_ms:1000,muzzy_decay_ms:0,thp:never\0";
+pub static MALLOC_CONF: &[u8; 115] = b"narenas:4,dirty_decay_ms:1000,muzzy_decay_ms:0,thp:never,\
+tcache_nslots_small_min:128,tcache_gc_incr_bytes:16777216\0";
 
 /// The bench's command line.
 #[derive(Parser, Debug, Clone)]

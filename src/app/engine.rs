@@ -14,6 +14,7 @@ use crate::driver::cgroup::{self, Cgroups};
 use crate::record::Direction;
 use crate::snapshot::{Environment, Published, compile};
 use crate::telemetry::access_log::{AccessLog, Encoding, Format, Target};
+use crate::tls::Keyring;
 use crate::worker::Order;
 use parking_lot::Mutex;
 use proxy_config::load::{Loaded, load};
@@ -331,7 +332,13 @@ impl Engine {
         }
     }
 
-    /// Looks at the files of certificates; what is made of them is compiled anew where they have changed.
+    /// Whose certificates these are.
+    pub(super) fn keyring(&self) -> &Keyring {
+        &self.parts.environment.keyring
+    }
+
+    /// Looks at the files of certificates; what is made of them is compiled anew where they have changed. Those
+    /// that end soon are told of once.
     pub(super) fn certificates(&self) {
         let environment = &self.parts.environment;
         let mut state = self.state.lock();

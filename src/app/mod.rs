@@ -19,7 +19,7 @@ use crate::control::log::Log;
 use crate::control::memory::Memory;
 use crate::control::process;
 use crate::control::reload::Watcher;
-use crate::control::reload::certificates::Certificates;
+use crate::control::reload::certificates::{Certificates, Holder};
 use crate::control::scale::{Scaler, Setup};
 use crate::drain::{Drain, Timing};
 use crate::driver::cgroup::Cgroups;
@@ -36,6 +36,7 @@ use futures_util::future::join;
 use parking_lot::Mutex;
 use source::Told;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +96,6 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let registry = Arc::new(Registry::new(bell.clone(), room(&args)));
     let published: Arc<Published> = Arc::default();
     let keys: Arc<KeyRing> = Arc::default();
-    let keyring = Arc::new(Keyring::new(args.serve.certs.as_deref()));
     let passes = simulated::passes(&args)?;
     let (admin_socket, stats_socket) = bind_admin(&args)?;
     let bounds = Bounds::new(&args, open_files, &telemetry);
@@ -106,7 +106,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
         environment: Environment {
             registry: registry.clone(),
             telemetry: telemetry.clone(),
-            keyring: keyring.clone(),
+            keyring: Arc::new(Keyring::new(args.serve.certs.as_deref())),
             numbers: Mutex::default(),
             keys: keys.clone(),
             simulate: passes.clone(),
@@ -124,10 +124,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let lookups = engine.clone();
     let discover = Discover::spawn(discover::System::default(), move |event| lookups.found(event));
     engine.attach(scaler.clone(), discover);
-    let watched = engine.clone();
-    let watcher = Watcher::spawn(engine::paths(&args), move |texts| watched.apply(texts))
-        .map_err(|error| format!("no thread to watch files: {error}"))?;
-    let certificates = watch_certificates(keyring, &engine)?;
+    let (watcher, certificates) = watch(&args, &engine)?;
     let source =
         Arc::new(Told { engine: engine.clone(), scaler: scaler.clone(), telemetry: telemetry.clone() });
     let admin = Arc::new(Admin::new(source, drain.clone(), Some(log)));
@@ -136,6 +133,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
         tokio::spawn(admin::serve(Face::Stats, socket, admin));
     }
     tokio::spawn(join(sweep(engine.clone()), jwks::run(keys, telemetry.clone())));
+    process::forget_start();
     let left = {
         tokio::select! {
             left = drain.conduct() => left,
@@ -226,10 +224,31 @@ fn start_workers(
         .map_err(|error| format!("no thread for a worker: {error}"))
 }
 
-fn watch_certificates(keyring: Arc<Keyring>, engine: &Arc<Engine>) -> Result<Certificates, String> {
-    let renewed = engine.clone();
-    Certificates::spawn(move || keyring.directories(), move || renewed.certificates())
-        .map_err(|error| format!("no thread to watch certificates: {error}"))
+/// Watches the files of the configuration, and those of certificates once there are any.
+fn watch(args: &RunArgs, engine: &Arc<Engine>) -> Result<(Watcher, Arc<Certificates<Engine>>), String> {
+    let certificates = Arc::new(Certificates::new(engine.clone()));
+    certificates.look_again();
+    let (watched, theirs) = (engine.clone(), certificates.clone());
+    let applied = move |texts| {
+        watched.apply(texts);
+        theirs.look_again();
+    };
+    let watcher = Watcher::spawn(engine::paths(args), applied);
+    Ok((watcher.map_err(|error| format!("no thread to watch files: {error}"))?, certificates))
+}
+
+impl Holder for Engine {
+    fn any(&self) -> bool {
+        !self.keyring().is_empty()
+    }
+
+    fn directories(&self) -> Vec<PathBuf> {
+        self.keyring().directories()
+    }
+
+    fn look(&self) {
+        self.certificates();
+    }
 }
 
 /// Takes ejected endpoints back when their time is over.

@@ -33,7 +33,7 @@ impl Window {
     /// An empty window of `length` seconds, at least 1.
     pub fn new(length: u32, aggregation: Aggregation) -> Window {
         let length = length.max(1);
-        let smoothing = (1.0 - (1.0 - WEIGHT).powf(1.0 / f64::from(length))).max(LEAST);
+        let smoothing = (1.0 - libm::pow(1.0 - WEIGHT, 1.0 / f64::from(length))).max(LEAST);
         Window {
             buckets: vec![0.0; length as usize],
             aggregation,
@@ -156,7 +156,7 @@ impl Window {
 
     fn weighted(&self, last: u64, missing: u64) -> f64 {
         let left = 1.0 - self.smoothing;
-        let mut weight = self.smoothing * left.powf(missing as f64);
+        let mut weight = self.smoothing * libm::pow(left, missing as f64);
         let seconds = self.length().saturating_sub(missing).min(last + 1);
         let mut sum = 0.0;
         for back in 0..seconds {
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn the_latest_seconds_weigh_more_by_request() {
         // A window of 5: the weight of the latest second is 1 − 0.0001^(1/5).
-        let weight: f64 = 1.0 - 0.0001_f64.powf(0.2);
+        let weight: f64 = 1.0 - libm::pow(0.0001, 0.2);
         let rising = of(5, Aggregation::WeightedExponential, &[(1, 5.0), (2, 5.0), (3, 10.0)]);
         let left = 1.0 - weight;
         let want = weight * (10.0 + left * 5.0 + left * left * 5.0);

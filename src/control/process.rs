@@ -3,9 +3,11 @@
 //! SIGPIPE needs nothing: Rust's start-up ignores it and restores it in children.
 
 use crate::drain::{Ask, Drain};
+use rustix::mm::{Advice, madvise};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::convert::Infallible;
 use std::io;
+use std::path::Path;
 use std::sync::OnceLock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -25,6 +27,32 @@ pub fn trim() {
     if let Some(trim) = TRIM.get() {
         trim();
     }
+}
+
+/// Lets go of the program's own code: most of what has run by the end of the start never runs again, and counts
+/// as resident all the same. What is needed comes back at its next use from the pages of the file, which the
+/// system keeps; so to be called once. Does nothing where this process cannot be looked at.
+pub fn forget_start() {
+    let Ok(program) = std::fs::read_link("/proc/self/exe") else { return };
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    for (start, length) in maps.lines().filter_map(|line| code_of(line, &program)) {
+        let start = std::ptr::without_provenance_mut(start);
+        // SAFETY: this is code, mapped from a file and never written: whenever it is asked for, the same bytes
+        // are there again. It may fail, and then all stays as it is.
+        let _ = unsafe { madvise(start, length, Advice::LinuxDontNeed) };
+    }
+}
+
+/// Where a line of /proc/PID/maps says that code of `program` is, and how long it is there.
+fn code_of(line: &str, program: &Path) -> Option<(usize, usize)> {
+    let mut words = line.splitn(6, ' ').map(str::trim);
+    let (from, to) = words.next()?.split_once('-')?;
+    let code = words.next()? == "r-xp";
+    if !code || Path::new(words.nth(3)?) != program {
+        return None;
+    }
+    let [from, to] = [from, to].map(|text| usize::from_str_radix(text, 16).ok());
+    Some((from?, to?.checked_sub(from?)?))
 }
 
 /// Raises the soft limit of open files to the hard one and returns it; each connection takes one.
@@ -80,6 +108,25 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn code_is_what_is_mapped_from_the_program_and_runs() {
+        let program = Path::new("/usr/local bin/pilotlight");
+        let check = |line: &str, wanted| assert_eq!(code_of(line, program), wanted, "{line}");
+        check("1000-3000 r-xp 00001000 fd:00 12      /usr/local bin/pilotlight", Some((0x1000, 0x2000)));
+        check("1000-3000 r--p 00001000 fd:00 12      /usr/local bin/pilotlight", None);
+        check("1000-3000 rwxp 00001000 fd:00 12      /usr/local bin/pilotlight", None);
+        check("1000-3000 r-xp 00001000 fd:00 12      /usr/lib/libc.so.6", None);
+        check("1000-3000 r-xp 00000000 00:00 0 ", None);
+        check("ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_program_that_forgot_its_start_goes_on() {
+        forget_start();
+        assert_eq!("17".parse(), Ok(17));
+    }
 
     #[test]
     fn the_soft_limit_of_open_files_reaches_the_hard_one() {

@@ -89,6 +89,11 @@ impl Keyring {
         Keyring { own: directory.map(in_directory), state: Mutex::default() }
     }
 
+    /// Whether there is nothing in it, and nothing is asked of it.
+    pub fn is_empty(&self) -> bool {
+        self.own.is_none() && self.state.lock().materials.is_empty()
+    }
+
     /// Directories whose files matter.
     pub fn directories(&self) -> Vec<PathBuf> {
         let state = self.state.lock();

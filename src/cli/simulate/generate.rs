@@ -15,6 +15,7 @@
 
 use super::trace::Function;
 use fastrand::Rng;
+use libm::{cos, exp, log, pow, sin};
 use std::f64::consts::TAU;
 use std::str::FromStr;
 
@@ -91,17 +92,16 @@ fn one(generate: Generate, number: u32) -> Function {
 
 /// Average execution time in seconds and memory in MB of some function.
 pub fn body(random: &mut Rng) -> (f64, f64) {
-    let duration = (-0.38 + 2.36 * normal(random)).exp().clamp(0.001, LONGEST);
+    let duration = exp(-0.38 + 2.36 * normal(random)).clamp(0.001, LONGEST);
     let rest = (1.0 - random.f64()).max(1e-9);
-    let memory = 107.083 * (rest.powf(-1.0 / 0.221) - 1.0).powf(1.0 / 11.652);
+    let memory = 107.083 * pow(pow(rest, -1.0 / 0.221) - 1.0, 1.0 / 11.652);
     (duration, memory.clamp(16.0, 4096.0))
 }
 
 /// Calls a day at a place in the distribution, `0.0..1.0`.
 fn rate(place: f64) -> f64 {
-    let between = |(from, to): (f64, f64), (low, high): (f64, f64)| {
-        low * (high / low).powf((place - from) / (to - from))
-    };
+    let between =
+        |(from, to): (f64, f64), (low, high): (f64, f64)| low * pow(high / low, (place - from) / (to - from));
     if place < 0.45 {
         between((0.0, 0.45), (1.0, 24.0))
     } else if place < 0.81 {
@@ -109,14 +109,14 @@ fn rate(place: f64) -> f64 {
     } else {
         // The inverse of a power law between two bounds.
         let left = 1.0 - (place - 0.81) / 0.19;
-        let end = (BUSY / BUSIEST).powf(POWER);
-        BUSY * (end + left * (1.0 - end)).powf(-1.0 / POWER)
+        let end = pow(BUSY / BUSIEST, POWER);
+        BUSY * pow(end + left * (1.0 - end), -1.0 / POWER)
     }
 }
 
 fn normal(random: &mut Rng) -> f64 {
-    let radius = (-2.0 * (1.0 - random.f64()).ln()).sqrt();
-    radius * (TAU * random.f64()).cos()
+    let radius = (-2.0 * log(1.0 - random.f64())).sqrt();
+    radius * cos(TAU * random.f64())
 }
 
 /// Every so many minutes, or so many each minute.
@@ -132,7 +132,7 @@ fn evenly(random: &mut Rng, daily: f64, minutes: u32) -> Vec<(u32, u32)> {
 /// At random around a daily wave.
 fn at_random(random: &mut Rng, daily: f64, minutes: u32) -> Vec<(u32, u32)> {
     let phase = random.f64() * TAU;
-    let wave = |minute: f64| 1.0 + 0.5 * (TAU * minute / BUSY + phase).sin();
+    let wave = |minute: f64| 1.0 + 0.5 * sin(TAU * minute / BUSY + phase);
     let each = daily / BUSY;
     let mut counts: Vec<(u32, u32)> = Vec::new();
     if each >= 0.5 {
@@ -148,7 +148,7 @@ fn at_random(random: &mut Rng, daily: f64, minutes: u32) -> Vec<(u32, u32)> {
     let highest = each * 1.5;
     let mut at = 0.0;
     loop {
-        at -= (1.0 - random.f64()).ln() / highest;
+        at -= log(1.0 - random.f64()) / highest;
         if at >= f64::from(minutes) {
             return counts;
         }
@@ -167,7 +167,7 @@ fn poisson(random: &mut Rng, mean: f64) -> u32 {
     if mean > 30.0 {
         return (mean + mean.sqrt() * normal(random)).round().max(0.0) as u32;
     }
-    let (limit, mut product, mut count) = ((-mean).exp(), random.f64(), 0);
+    let (limit, mut product, mut count) = (exp(-mean), random.f64(), 0);
     while product > limit {
         product *= random.f64();
         count += 1;
