@@ -76,7 +76,7 @@ fn read(args: &RunArgs, texts: Texts, before: Option<&Loaded>, cgroups: &Cgroups
     let mut options = args.options(texts.mesh_file);
     options.unmet = cgroups.unmet();
     let loaded = load(&texts.files, &options, before);
-    if cgroups.is_prepared() || !loaded.config.revisions.iter().any(cgroup::wanted) {
+    if cgroups.is_prepared() || !loaded.config.revisions.iter().any(|revision| cgroup::wanted(revision)) {
         return loaded;
     }
     options.unmet = cgroups.prepare();

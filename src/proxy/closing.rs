@@ -6,7 +6,7 @@ use crate::clock;
 use crate::drain::InFlight;
 use crate::fault::{Fault, Kind};
 use crate::record::{Protocol, Record};
-use crate::snapshot::{Forwarding, Snapshot, Target};
+use crate::snapshot::{Forwarding, Snapshot, Tally, Target};
 use crate::telemetry::{Observation, Series};
 use crate::upstream::Source;
 use http::{HeaderMap, Request, request};
@@ -196,10 +196,10 @@ impl Closing {
         let worker = self.connection.local.index;
         match &self.target {
             Some(target) => {
-                if let Some(series) = &target.source {
-                    series.observe(worker, &Observation::of(record, record.duration));
+                if let Some(tally) = &target.source {
+                    tally.series().observe(worker, &Observation::of(record, record.duration));
                 }
-                if let Some(series) = &target.sink {
+                if let Some(series) = target.sink.as_ref().map(Tally::series) {
                     let busy = record.duration.saturating_sub(record.hold);
                     let seen = Observation::of(record, busy);
                     match self.connection.standing.secured() {

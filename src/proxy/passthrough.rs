@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Gate, Members};
 use crate::fault::{Fault, Kind};
 use crate::http::Authority;
 use crate::route::{HeaderChange, Side, Split};
-use crate::snapshot::{Destination, Forward, Listener, Retry, Target};
+use crate::snapshot::{Destination, Forward, Listener, Retry, Tally, Target};
 use crate::telemetry::Telemetry;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -76,7 +76,7 @@ impl Passthrough {
             destination: Some(self.destination(address)),
             request_headers: HeaderChange::none(Side::Request),
             response_headers: HeaderChange::none(Side::Response),
-            source: Some(listener.passthrough.clone()),
+            source: Some(Tally::of(&self.telemetry, listener.passthrough.clone())),
             sink: None,
         }))
     }

@@ -6,13 +6,14 @@
 use super::guards::Guards;
 use super::secure::Secure;
 use super::simulate::Simulation;
+use super::tally::{self, Tally};
 use super::{Action, Destination, Direct, Forward, Listener, Route, Snapshot, Tables, Target, VirtualHost};
 use crate::auth::{KeyRing, Passes};
 use crate::cluster::{Cluster, Registry};
 use crate::record::Direction;
 use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Side, Split};
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::{Peer, Reporter, Series, SeriesLabels, Telemetry};
+use crate::telemetry::{Reporter, Telemetry};
 use crate::tls::Keyring;
 use http::{HeaderValue, StatusCode};
 use parking_lot::Mutex;
@@ -76,7 +77,7 @@ pub fn compile(
     environment: &Environment,
 ) -> Compiled {
     let revisions: HashMap<&str, &model::Revision> =
-        config.revisions.iter().map(|r| (r.key.as_str(), r)).collect();
+        config.revisions.iter().map(|r| (r.key.as_str(), &**r)).collect();
     let mut problems = Vec::new();
     let guards = Guards::compile(config, &environment.keys, &mut problems);
     let mut compiler = Compiler {
@@ -179,11 +180,10 @@ impl<'a> Compiler<'a> {
     }
 
     fn listener(&mut self, wanted: &model::Listener) -> Listener {
-        let direction = match wanted.direction {
-            model::Direction::Gateway => Direction::Gateway,
-            model::Direction::Outbound => Direction::Outbound,
-            model::Direction::Inbound => Direction::Inbound,
-        };
+        let direction = direction(wanted);
+        let nowhere = |name| tally::nowhere(&self.environment.telemetry, direction, name);
+        let (unrouted, black_hole) = (nowhere("unknown"), nowhere("BlackHoleCluster"));
+        let passthrough = nowhere("PassthroughCluster");
         let tables = match &wanted.tables {
             model::Tables::One(table) => Tables::One(self.table(wanted, table)),
             model::Tables::ByPort(tables) => Tables::ByPort(
@@ -195,9 +195,9 @@ impl<'a> Compiler<'a> {
             direction,
             security: self.secure.listener(wanted),
             tables,
-            unrouted: self.nowhere(direction, "unknown"),
-            black_hole: self.nowhere(direction, "BlackHoleCluster"),
-            passthrough: self.nowhere(direction, "PassthroughCluster"),
+            unrouted,
+            black_hole,
+            passthrough,
             guard: self.guards.get(wanted.guard.as_deref(), &mut self.problems),
             simulated: self.simulation.at(direction),
             forwarding: wanted.forwarding,
@@ -240,7 +240,7 @@ impl<'a> Compiler<'a> {
             request_headers: HeaderChange::none(Side::Request),
             response_headers: HeaderChange::none(Side::Response),
             source: (listener.direction != model::Direction::Inbound)
-                .then(|| self.series(Reporter::Source, listener, None)),
+                .then(|| self.tally(Reporter::Source, listener, None)),
             sink: None,
         };
         Forward {
@@ -301,47 +301,27 @@ impl<'a> Compiler<'a> {
             destination,
             request_headers: HeaderChange::compile(&wanted.headers.request, Side::Request)?,
             response_headers: HeaderChange::compile(&wanted.headers.response, Side::Response)?,
-            source: (!inbound).then(|| self.series(Reporter::Source, listener, identity)),
+            source: (!inbound).then(|| self.tally(Reporter::Source, listener, identity)),
             // A function's instances have no proxy of their own here: this process is their inbound side too.
-            sink: (inbound || local).then(|| self.series(Reporter::Destination, listener, identity)),
+            sink: (inbound || local).then(|| self.tally(Reporter::Destination, listener, identity)),
         })
     }
 
-    fn series(
+    fn tally(
         &self,
         reporter: Reporter,
         listener: &model::Listener,
-        to: Option<&model::Identity>,
-    ) -> Arc<Series> {
-        let mut labels = SeriesLabels::unknown(reporter);
-        labels.source = source(listener);
-        if let Some(to) = to {
-            labels.destination = Peer {
-                workload: known(&to.workload),
-                namespace: known(&to.service_namespace),
-                app: known(&to.app),
-                version: known(&to.version),
-                canonical_service: known(&to.canonical_service),
-                canonical_revision: known(&to.canonical_revision),
-                ..Peer::default()
-            };
-            labels.service = known(&to.service);
-            labels.service_name = known(&to.service_name);
-            labels.service_namespace = known(&to.service_namespace);
-        }
-        self.environment.telemetry.series(labels)
+        to: Option<&Arc<model::Identity>>,
+    ) -> Tally {
+        Tally::new(&self.environment.telemetry, reporter, direction(listener), to)
     }
+}
 
-    /// Where requests are counted that reach no cluster.
-    fn nowhere(&self, direction: Direction, name: &str) -> Arc<Series> {
-        let reporter = if direction == Direction::Inbound { Reporter::Destination } else { Reporter::Source };
-        let mut labels = SeriesLabels::unknown(reporter);
-        if direction == Direction::Gateway {
-            labels.source = gateway();
-        }
-        labels.service = name.to_owned().into();
-        labels.service_name = name.to_owned().into();
-        self.environment.telemetry.series(labels)
+fn direction(listener: &model::Listener) -> Direction {
+    match listener.direction {
+        model::Direction::Gateway => Direction::Gateway,
+        model::Direction::Outbound => Direction::Outbound,
+        model::Direction::Inbound => Direction::Inbound,
     }
 }
 
@@ -357,27 +337,6 @@ fn workload(cluster: &model::Cluster, revision: Option<&model::Revision>) -> Soc
         model::Endpoints::Revision(_) => revision.map_or(0, |revision| revision.port),
     };
     SocketAddr::from(([127, 0, 0, 1], port))
-}
-
-fn known(text: &str) -> std::borrow::Cow<'static, str> {
-    if text.is_empty() { "unknown".into() } else { text.to_owned().into() }
-}
-
-/// Who the requests of a listener come from, as far as the configuration knows.
-fn source(listener: &model::Listener) -> Peer {
-    match listener.direction {
-        model::Direction::Gateway => gateway(),
-        _ => Peer::default(),
-    }
-}
-
-fn gateway() -> Peer {
-    Peer {
-        workload: "pilotlight-gateway".into(),
-        app: "pilotlight-gateway".into(),
-        canonical_service: "pilotlight-gateway".into(),
-        ..Peer::default()
-    }
 }
 
 #[cfg(test)]

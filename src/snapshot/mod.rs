@@ -9,10 +9,12 @@ mod guards;
 mod publish;
 mod secure;
 mod simulate;
+mod tally;
 
 pub use compile::{Compiled, Environment, compile};
 pub use proxy_config::model::{Forwarding, PathNormalization, Protocol, Retry, RetryOn};
 pub use publish::{Published, Reader};
+pub use tally::Tally;
 
 use crate::auth::{Callers, Guard, Provider};
 use crate::cluster::Cluster;
@@ -181,9 +183,9 @@ pub struct Target {
     /// The same on the way back.
     pub response_headers: HeaderChange,
     /// What this side reports as the source.
-    pub source: Option<Arc<Series>>,
+    pub source: Option<Tally>,
     /// What this side reports as the destination, where it plays that as well.
-    pub sink: Option<Arc<Series>>,
+    pub sink: Option<Tally>,
 }
 
 /// A cluster with its metrics.

@@ -93,6 +93,11 @@ impl Telemetry {
         self.series.get(labels, |labels| Series::new(labels, self.workers))
     }
 
+    /// The same, if there is one.
+    pub fn known_series(&self, labels: &SeriesLabels) -> Option<Arc<Series>> {
+        self.series.find(labels)
+    }
+
     /// The same for requests of a client with a certificate: `principal` is its SPIFFE identity. Of
     /// identities beyond a bound none is told apart.
     pub fn identified(&self, series: &Series, principal: Option<&str>) -> Arc<Series> {

@@ -43,6 +43,14 @@ impl<K: Ord + Clone, V> Shelf<K, V> {
         metric
     }
 
+    /// The metric of that name, if there is one.
+    pub(super) fn find(&self, name: &K) -> Option<Arc<V>> {
+        let mut places = self.places.lock();
+        let place = places.get_mut(name)?;
+        place.idle = None;
+        Some(place.metric.clone())
+    }
+
     /// Everything on the shelf.
     pub(super) fn all(&self) -> Vec<(K, Arc<V>)> {
         self.places.lock().iter().map(|(name, place)| (name.clone(), place.metric.clone())).collect()

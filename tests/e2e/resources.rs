@@ -117,8 +117,17 @@ impl Kernel {
 impl Drop for Kernel {
     fn drop(&mut self) {
         let _ = std::fs::write(self.0.join("cgroup.kill"), "1");
-        becomes_true(seconds(5), || std::fs::remove_dir(&self.0).is_ok());
+        becomes_true(seconds(5), || removed(&self.0));
     }
+}
+
+/// Removes a group with all below it; whether it is gone.
+fn removed(group: &Path) -> bool {
+    let inside = std::fs::read_dir(group).into_iter().flatten().flatten().map(|entry| entry.path());
+    inside.filter(|path| path.is_dir()).for_each(|path| {
+        let _ = removed(&path);
+    });
+    std::fs::remove_dir(group).is_ok()
 }
 
 #[test]

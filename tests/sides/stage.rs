@@ -108,7 +108,7 @@ pub fn config(
 ) -> model::Config {
     let cluster = model::Cluster {
         name: "to".to_owned(),
-        identity: model::Identity::default(),
+        identity: Default::default(),
         protocol: model::Protocol::Http1,
         endpoints: model::Endpoints::Static(vec![model::Endpoint { address: to, weight: 1, mesh_tls: true }]),
         policy: model::Policy::default(),

@@ -2,6 +2,7 @@
 
 use super::ClientTls;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One destination.
@@ -10,7 +11,7 @@ pub struct Cluster {
     /// Istio's form: `outbound|<port>|<subset>|<fqdn>`, for inbound ones `inbound|<port>||`.
     pub name: String,
     /// What it is called in metrics.
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
     /// Spoken to the endpoints.
     pub protocol: Protocol,
     /// Where the endpoints come from.

@@ -34,6 +34,7 @@ pub use security::{
 };
 
 use std::fmt;
+use std::sync::Arc;
 
 /// A whole configuration, ready to be compiled into what the proxy serves from.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +47,7 @@ pub struct Config {
     /// answers 503 NC.
     pub clusters: Vec<Cluster>,
     /// Every revision of every function, by unique `key`.
-    pub revisions: Vec<Revision>,
+    pub revisions: Vec<Arc<Revision>>,
     /// What is asked of callers, by unique `name`.
     pub guards: Vec<Guard>,
     /// Who decides for CUSTOM policies, by unique `name`.

@@ -5,6 +5,7 @@ use super::registry::{self, Backing, Labels, Port, Registry, Service, Source};
 use super::rules::{self, Rule, Subset};
 use super::security::Guards;
 use crate::model::{Cluster, Endpoints, Identity, Protocol};
+use std::sync::Arc;
 
 /// Every cluster of every service, in order of host. `caller`: who speaks to them.
 pub(crate) fn build(registry: &Registry, guards: &mut Guards<'_, '_>, caller: &Caller<'_>) -> Vec<Cluster> {
@@ -77,7 +78,7 @@ fn cluster(
     let own = subset.and_then(|subset| subset.terms.as_ref());
     let (policy, upgrade) = rules::policy(base, own, port.number);
     let protocol = if upgrade && port.http { Protocol::Http2 } else { port.protocol };
-    let identity = identity(service, port, subset);
+    let identity = Arc::new(identity(service, port, subset));
     Cluster { name, identity, protocol, endpoints, policy, concurrency: 0, tls: None, guard: None }
 }
 

@@ -201,7 +201,7 @@ fn catalogue(input: &Input<'_>, functions: &[Function<'_>]) -> BTreeMap<String, 
 }
 
 /// All revisions; one that a VirtualService leads to counts as reachable, whatever the traffic says.
-fn revisions(functions: Vec<Function<'_>>, listeners: &[Listener]) -> Vec<Revision> {
+fn revisions(functions: Vec<Function<'_>>, listeners: &[Listener]) -> Vec<Arc<Revision>> {
     let mut led_to = BTreeSet::new();
     for route in listeners.iter().flat_map(all_routes) {
         if let (true, Action::Forward(forward)) = (routes::is_written(&route.origin), &route.action) {
@@ -213,7 +213,7 @@ fn revisions(functions: Vec<Function<'_>>, listeners: &[Listener]) -> Vec<Revisi
     all.map(|(mut revision, _)| {
         let host = names::service_host(&revision.name, &revision.namespace);
         revision.reachable |= led_to.contains(&host);
-        revision
+        Arc::new(revision)
     })
     .collect()
 }

@@ -13,6 +13,7 @@ use crate::model::{
 };
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// What is in front of the workload: its listener, its guard, and a cluster for each port of the program.
 pub(crate) struct Inbound {
@@ -135,7 +136,7 @@ fn cluster(sidecar: &Sidecar, app: SocketAddr, input: &Input<'_>, revision: Opti
     identity.canonical_revision = label(&revised).unwrap_or(identity.canonical_revision);
     Cluster {
         name: format!("inbound|{}||", app.port()),
-        identity,
+        identity: Arc::new(identity),
         protocol: revision.map(|r| r.protocol).or(speech).unwrap_or(Protocol::Http1),
         endpoints: Endpoints::Static(vec![Endpoint { address: app, weight: 1, mesh_tls: false }]),
         policy: Policy::default(),

@@ -41,7 +41,7 @@ pub fn configuration(config: &Config) -> Value {
         },
         "listeners": config.listeners.iter().map(listener).collect::<Value>(),
         "clusters": config.clusters.iter().map(cluster).collect::<Value>(),
-        "functions": config.revisions.iter().map(revision).collect::<Value>(),
+        "functions": config.revisions.iter().map(|of| revision(of)).collect::<Value>(),
     })
 }
 
@@ -445,7 +445,7 @@ mod tests {
                 guard: None,
                 forwarding: proxy_config::model::Forwarding::at(Direction::Outbound),
             }],
-            revisions: vec![revision],
+            revisions: vec![revision.into()],
             ..Config::default()
         }
     }

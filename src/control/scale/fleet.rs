@@ -58,6 +58,8 @@ impl Floor {
 
 pub(super) struct Fleet {
     pub units: BTreeMap<Arc<str>, Unit>,
+    /// Revisions that were never asked for: nothing is known of them but what is written.
+    asleep: BTreeMap<Arc<str>, Arc<Revision>>,
     pub floor: Floor,
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
@@ -90,6 +92,7 @@ impl Fleet {
         };
         Fleet {
             units: BTreeMap::new(),
+            asleep: BTreeMap::new(),
             floor,
             registry: setup.registry,
             telemetry: setup.telemetry,
@@ -114,7 +117,7 @@ impl Fleet {
     }
 
     /// The revisions that exist from now on.
-    pub fn apply(&mut self, now: Instant, revisions: &[Revision]) {
+    pub fn apply(&mut self, now: Instant, revisions: &[Arc<Revision>]) {
         if self.ending {
             return;
         }
@@ -124,31 +127,61 @@ impl Fleet {
                 unit.removed = Some(now);
             }
         }
+        for key in self.asleep.keys().filter(|key| !stay.contains(&***key)).cloned().collect::<Vec<_>>() {
+            // It leaves as all do: somebody may just have begun to wait.
+            self.wake(now, &key);
+            self.units.get_mut(&key).into_iter().for_each(|unit| unit.removed = Some(now));
+        }
         for revision in revisions {
-            match self.units.get_mut(revision.key.as_str()) {
-                Some(unit) => unit.update(now, revision),
-                None => self.add(now, revision),
+            match (self.units.get_mut(revision.key.as_str()), self.asleep.get(revision.key.as_str())) {
+                (Some(unit), _) => unit.update(now, revision),
+                (None, Some(asleep)) if asleep == revision => {}
+                (None, _) => self.add(now, revision),
             }
         }
         let keys: Vec<_> = self.units.keys().cloned().collect();
         keys.iter().for_each(|key| self.look(now, key));
     }
 
-    fn add(&mut self, now: Instant, revision: &Revision) {
+    fn add(&mut self, now: Instant, revision: &Arc<Revision>) {
+        let Some(unit) = self.unit(now, revision) else { return };
+        let key = unit.members.key.clone();
+        self.asleep.remove(&key);
+        self.holds.insert(unit.hold.number(), key.clone());
+        self.units.insert(key, unit);
+    }
+
+    /// A revision of which nothing is known yet.
+    fn unit(&self, now: Instant, revision: &Arc<Revision>) -> Option<Unit> {
         let members = self.registry.revision(&revision.key);
-        let Some(hold) = members.hold().cloned() else { return };
-        let key = members.key.clone();
-        self.holds.insert(hold.number(), key.clone());
-        let metrics = self.telemetry.function(&key);
+        let hold = members.hold().cloned()?;
+        let metrics = self.telemetry.function(&members.key);
         let kpa = Kpa::of(self.flavour, revision, now);
         let pace = Bucket::new(self.pace, self.floor.ceiling);
-        self.units.insert(key, Unit::new(revision.clone(), members, hold, metrics, kpa, pace));
+        Some(Unit::new(revision.clone(), members, hold, metrics, kpa, pace))
+    }
+
+    /// Somebody asks for it.
+    fn wake(&mut self, now: Instant, key: &Arc<str>) {
+        if let Some(revision) = self.asleep.remove(key) {
+            self.add(now, &revision);
+        }
+    }
+
+    /// What is told of each revision, in order of their keys.
+    pub fn each<T>(&self, now: Instant, tell: impl Fn(&Unit) -> T) -> Vec<T> {
+        let awake = self.units.iter().map(|(key, unit)| (key, tell(unit)));
+        let asleep = self.asleep.iter().filter_map(|(key, of)| Some((key, tell(&self.unit(now, of)?))));
+        let mut all: Vec<_> = awake.chain(asleep).collect();
+        all.sort_by_key(|(key, _)| *key);
+        all.into_iter().map(|(_, told)| told).collect()
     }
 
     /// Somebody began to wait. The first is seen at once; those who come right after are seen together, so
     /// that a queue at its limit does not keep this thread busy.
     pub fn rung(&mut self, now: Instant, hold: u64) {
         let Some(key) = self.holds.get(&hold).cloned() else { return };
+        self.wake(now, &key);
         let Some(unit) = self.units.get_mut(&key) else { return };
         match unit.looked.map(|looked| looked + TOGETHER).filter(|soon| *soon > now) {
             Some(soon) => unit.next = Some(unit.next.map_or(soon, |next| next.min(soon))),
@@ -159,6 +192,7 @@ impl Fleet {
     /// Another holder says what it wants. An older report than one that is known changes nothing.
     pub fn demanded(&mut self, now: Instant, demand: Demand) {
         let key = demand.revision.clone();
+        self.wake(now, &key);
         if self.units.get_mut(&key).is_some_and(|unit| unit.ledger.note(now, demand)) {
             self.look(now, &key);
         }
@@ -236,6 +270,9 @@ impl Fleet {
             self.units.remove(key);
         } else if short > 0 && unit.hold.waiting() > 0 {
             self.make_room(now, key, short);
+        } else if unit.is_untouched() {
+            self.asleep.insert(key.clone(), unit.revision.clone());
+            self.units.remove(key);
         }
         let (metrics, room) = (&self.telemetry.metrics, self.registry.room());
         metrics.instances.set(i64::from(self.floor.live));

@@ -93,7 +93,7 @@ impl Scaler {
 
     /// The revisions that exist from now on. Those that stay keep their instances, those that went are
     /// drained and their waiting exchanges answered.
-    pub fn apply(&self, revisions: &[Revision]) {
+    pub fn apply(&self, revisions: &[Arc<Revision>]) {
         self.fleet.lock().apply(clock::now(), revisions);
         self.changed.notify_one();
     }

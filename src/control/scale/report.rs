@@ -14,7 +14,7 @@ pub(super) fn functions(fleet: &Fleet, now: Instant) -> Value {
     json!({
         "instances": fleet.floor.live,
         "max_instances": fleet.floor.ceiling,
-        "functions": fleet.units.values().map(|unit| function(unit, now)).collect::<Vec<_>>(),
+        "functions": fleet.each(now, |unit| function(unit, now)),
     })
 }
 

@@ -86,6 +86,10 @@ fn revision(name: &str, concurrency: u32, max: u32) -> Revision {
     revision
 }
 
+fn shared(revisions: &[Revision]) -> Vec<Arc<Revision>> {
+    revisions.iter().cloned().map(Arc::new).collect()
+}
+
 impl World {
     fn new(ceiling: u32, revisions: &[Revision]) -> World {
         World::of(setup(ceiling), revisions)
@@ -96,7 +100,7 @@ impl World {
         let (registry, bell) = (setup.registry.clone(), setup.bell.clone());
         let fleet = Fleet::new(setup, Box::new(Fake(notes.clone())));
         let mut world = World { fleet, registry, bell, notes, now: clock::now() };
-        world.fleet.apply(world.now, revisions);
+        world.fleet.apply(world.now, &shared(revisions));
         world
     }
 
@@ -346,7 +350,7 @@ fn min_scale_is_kept_from_the_start_and_max_scale_follows_a_reload() {
     assert_eq!(world.started(), [1, 2]);
     (1..=2).for_each(|instance| world.listen(instance));
     hello.scale.min = 0;
-    world.fleet.apply(world.now, std::slice::from_ref(&hello));
+    world.fleet.apply(world.now, &shared(std::slice::from_ref(&hello)));
     world.wind(100 * SECOND);
     assert_eq!(world.stopped().len(), 2);
 }
@@ -378,7 +382,7 @@ fn a_revision_that_comes_back_while_it_drains_takes_requests_again() {
     let mut world = World::awake(hello.clone());
     let slot = world.work("hello");
     world.fleet.apply(world.now, &[]);
-    world.fleet.apply(world.now, &[hello]);
+    world.fleet.apply(world.now, &shared(&[hello]));
     drop(slot);
     drop(world.work("hello"));
     assert_eq!(world.started(), [1]);
@@ -468,7 +472,7 @@ fn a_real_process_is_woken_serves_and_is_ended() {
             Scaler::spawn(setup, |events| Box::new(Processes::new(crate::driver::tests::settings(), events)));
         let mut hello = revision("hello", 1, 0);
         hello.command = Command::Run(crate::driver::tests::myself("driver::tests::acts_as_server"));
-        scaler.apply(&[hello]);
+        scaler.apply(&shared(&[hello]));
         let members = registry.revision("default/hello");
         let taken = members.take_or_wait(Balance::LeastRequest, None, &mut Rng::with_seed(1), &[], || {
             Ok(Ask::at(clock::now()))

@@ -88,7 +88,7 @@ pub(super) struct Unit {
 
 impl Unit {
     pub fn new(
-        revision: Revision,
+        revision: Arc<Revision>,
         members: Arc<Members>,
         hold: Arc<Hold<Slot>>,
         metrics: Arc<FunctionMetrics>,
@@ -98,7 +98,7 @@ impl Unit {
         hold.set_limits(limits(&revision));
         Unit {
             terms: Terms::of(&revision),
-            revision: Arc::new(revision),
+            revision,
             members,
             hold,
             instances: BTreeMap::new(),
@@ -128,11 +128,11 @@ impl Unit {
     }
 
     /// Other words for the same revision.
-    pub fn update(&mut self, now: Instant, revision: &Revision) {
+    pub fn update(&mut self, now: Instant, revision: &Arc<Revision>) {
         if self.removed.take().is_some() {
             self.reopen(u32::MAX);
         }
-        if *self.revision == *revision {
+        if self.revision == *revision {
             return;
         }
         if runs_otherwise(&self.revision, revision) {
@@ -147,7 +147,7 @@ impl Unit {
         for endpoint in self.instances.values().filter_map(Instance::ready) {
             endpoint.set_limit(revision.concurrency);
         }
-        self.revision = Arc::new(revision.clone());
+        self.revision = revision.clone();
         self.hold.set_limits(limits(revision));
         self.refused = Said::default();
         self.members.offer();
@@ -167,6 +167,14 @@ impl Unit {
     pub fn is_forgotten(&self, now: Instant) -> bool {
         let old = |at| now.saturating_duration_since(at) >= REMEMBERED;
         self.instances.is_empty() && self.removed.is_some_and(old)
+    }
+
+    /// Whether nothing has happened to it that is worth remembering.
+    pub fn is_untouched(&self) -> bool {
+        let told = self.ledger.reports().iter().any(|report| report.holder != 0);
+        let idle = self.instances.is_empty() && self.hold.waiting() == 0 && self.next.is_none();
+        let known = self.starts + self.crashes + self.sent > 0 || self.peaks.busy().is_some() || self.trial;
+        idle && !known && !told && !self.starved && self.removed.is_none()
     }
 
     /// Looks at who waits and who works, and starts and stops accordingly. Returns how many instances it

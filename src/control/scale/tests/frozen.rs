@@ -99,7 +99,7 @@ fn a_reload_ends_what_is_frozen_and_would_be_something_else() {
         assert_eq!(world.frozen(), [1]);
         let mut other = hello.clone();
         change(&mut other);
-        world.fleet.apply(world.now, &[other]);
+        world.fleet.apply(world.now, &shared(&[other]));
         assert_eq!(world.stopped(), stopped);
     };
     check(|_| {}, &[]);
@@ -110,7 +110,7 @@ fn a_reload_ends_what_is_frozen_and_would_be_something_else() {
     let refused = || Command::Refused { reason: "no".into(), help: "none".into() };
     let mut world = World::awake(hello.clone());
     world.wind(10 * SECOND);
-    world.fleet.apply(world.now, &[Revision { command: refused(), ..hello }]);
+    world.fleet.apply(world.now, &shared(&[Revision { command: refused(), ..hello }]));
     assert_eq!(world.stopped(), [1]);
 }
 

@@ -157,7 +157,7 @@ impl Sim {
                 let revision = &mut self.script.revision;
                 revision.concurrency = self.random.u32(1..=3);
                 revision.scale.max = self.random.u32(1..=6);
-                self.world.fleet.apply(now, std::slice::from_ref(revision));
+                self.world.fleet.apply(now, &shared(std::slice::from_ref(revision)));
             }
         }
     }

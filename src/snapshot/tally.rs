@@ -1,0 +1,138 @@
+//! Where the exchanges of one target are counted: a series that is made by the first of them.
+//!
+//! Most functions idle, and a series with its labels and histograms takes kilobytes. Who is counted is known from
+//! the configuration all the same, and shared with it. One that has counted before a reload is found again at once, so
+//! that it is not forgotten meanwhile.
+
+use crate::record::Direction;
+use crate::telemetry::{Peer, Reporter, Series, SeriesLabels, Telemetry};
+use proxy_config::model::Identity;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
+/// Counts the exchanges of one target, as one side of them.
+#[derive(Debug)]
+pub struct Tally {
+    reporter: Reporter,
+    direction: Direction,
+    to: Option<Arc<Identity>>,
+    telemetry: Arc<Telemetry>,
+    series: OnceLock<Arc<Series>>,
+}
+
+impl Tally {
+    /// Of requests from a listener of that direction to `to`; none: to a cluster that does not exist.
+    pub(super) fn new(
+        telemetry: &Arc<Telemetry>,
+        reporter: Reporter,
+        direction: Direction,
+        to: Option<&Arc<Identity>>,
+    ) -> Tally {
+        let series = OnceLock::new();
+        let tally = Tally { reporter, direction, to: to.cloned(), telemetry: telemetry.clone(), series };
+        if let Some(known) = telemetry.known_series(&tally.labels()) {
+            // Nobody else has seen it yet.
+            let _ = tally.series.set(known);
+        }
+        tally
+    }
+
+    /// By a series that is there already.
+    pub fn of(telemetry: &Arc<Telemetry>, series: Arc<Series>) -> Tally {
+        let (reporter, direction) = (series.labels().reporter, Direction::Outbound);
+        Tally { reporter, direction, to: None, telemetry: telemetry.clone(), series: series.into() }
+    }
+
+    /// The series. Looked up by the first who asks, with a lock; ever after it is there.
+    #[inline]
+    pub fn series(&self) -> &Arc<Series> {
+        self.series.get_or_init(|| self.telemetry.series(self.labels()))
+    }
+
+    fn labels(&self) -> SeriesLabels {
+        let mut labels = SeriesLabels::unknown(self.reporter);
+        if self.direction == Direction::Gateway {
+            labels.source = gateway();
+        }
+        if let Some(to) = &self.to {
+            labels.destination = Peer {
+                workload: known(&to.workload),
+                namespace: known(&to.service_namespace),
+                app: known(&to.app),
+                version: known(&to.version),
+                canonical_service: known(&to.canonical_service),
+                canonical_revision: known(&to.canonical_revision),
+                ..Peer::default()
+            };
+            labels.service = known(&to.service);
+            labels.service_name = known(&to.service_name);
+            labels.service_namespace = known(&to.service_namespace);
+        }
+        labels
+    }
+}
+
+/// Where requests are counted that reach no cluster.
+pub(super) fn nowhere(telemetry: &Telemetry, direction: Direction, name: &str) -> Arc<Series> {
+    let reporter = if direction == Direction::Inbound { Reporter::Destination } else { Reporter::Source };
+    let mut labels = SeriesLabels::unknown(reporter);
+    if direction == Direction::Gateway {
+        labels.source = gateway();
+    }
+    labels.service = name.to_owned().into();
+    labels.service_name = name.to_owned().into();
+    telemetry.series(labels)
+}
+
+fn known(text: &str) -> Cow<'static, str> {
+    if text.is_empty() { "unknown".into() } else { text.to_owned().into() }
+}
+
+fn gateway() -> Peer {
+    Peer {
+        workload: "pilotlight-gateway".into(),
+        app: "pilotlight-gateway".into(),
+        canonical_service: "pilotlight-gateway".into(),
+        ..Peer::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Duration;
+    use crate::telemetry::Observation;
+
+    fn observe(tally: &Tally) {
+        let seen = Observation {
+            code: 200,
+            flags: Default::default(),
+            grpc: false,
+            grpc_status: None,
+            duration: Duration::ZERO,
+            request_bytes: 0,
+            response_bytes: 0,
+        };
+        tally.series().observe(0, &seen);
+    }
+
+    #[test]
+    fn a_series_begins_with_its_first_exchange_and_goes_on_in_the_next_snapshot() {
+        let telemetry = Telemetry::new(1);
+        let to = Arc::new(Identity { service: "hello.default".into(), ..Identity::default() });
+        let make = |to| Tally::new(&telemetry, Reporter::Source, Direction::Gateway, Some(to));
+        let first = make(&to);
+        let says = |text: &str| telemetry.encode().lines().any(|line| line.contains(text));
+        assert!(first.series.get().is_none() && telemetry.known_series(&first.labels()).is_none());
+        observe(&first);
+        let next = make(&to);
+        assert!(next.series.get().is_some(), "it is held, and so not forgotten");
+        drop(first);
+        observe(&next);
+        let labels = "source_workload=\"pilotlight-gateway\"";
+        assert!(says(labels) && says("destination_service=\"hello.default\""), "{}", telemetry.encode());
+        let lines = telemetry.encode();
+        let count = lines.lines().find(|line| line.starts_with("istio_requests_total")).unwrap();
+        assert!(count.ends_with(" 2"), "{count}");
+    }
+}
