@@ -32,6 +32,7 @@ mod harness;
 mod headers;
 mod holding;
 mod hygiene;
+mod idle;
 mod leaving;
 mod lifecycle;
 mod limits;
