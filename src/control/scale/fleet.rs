@@ -215,13 +215,28 @@ impl Fleet {
             }
             Event::Exited { instance, exit } => {
                 self.floor.live = self.floor.live.saturating_sub(1);
-                self.with(now, instance, |unit, floor| unit.exited(now, instance, exit, floor));
-                self.floor.owners.remove(&instance);
-                let starved: Vec<_> =
-                    self.units.iter().filter(|(_, u)| u.starved).map(|(key, _)| key.clone()).collect();
-                starved.iter().for_each(|key| self.look(now, key));
+                let own = self.floor.owners.remove(&instance);
+                if let Some(unit) = own.as_ref().and_then(|key| self.units.get_mut(key)) {
+                    unit.exited(now, instance, exit, &mut self.floor);
+                }
+                self.share(now, own.as_ref());
             }
         }
+    }
+
+    /// There is room again, because an instance of `own` has ended: those who have nothing get it first, of them
+    /// those who have waited longest.
+    fn share(&mut self, now: Instant, own: Option<&Arc<str>>) {
+        let wants = |(key, unit): &(&Arc<str>, &Unit)| unit.starved || own == Some(*key);
+        // Who has no oldest waits for nothing.
+        let place = |unit: &Unit| {
+            let oldest = unit.hold.oldest();
+            (unit.present() > 0, oldest.is_none(), oldest)
+        };
+        let wanting = self.units.iter().filter(wants);
+        let mut order: Vec<_> = wanting.map(|(key, unit)| (place(unit), key.clone())).collect();
+        order.sort_unstable();
+        order.iter().for_each(|(_, key)| self.look(now, key));
     }
 
     /// The probes of an instance say something.
@@ -266,6 +281,7 @@ impl Fleet {
         }
         let short = unit.look(now, &mut self.floor);
         if unit.is_forgotten(now) {
+            unit.close(now);
             self.holds.remove(&unit.hold.number());
             self.units.remove(key);
         } else if short > 0 && unit.hold.waiting() > 0 {
@@ -308,11 +324,24 @@ impl Fleet {
                 wanted -= 1;
             }
         }
+        let found = idle.len();
         for (_, id, other) in idle.into_iter().take(wanted) {
             if let Some(unit) = self.units.get_mut(&other) {
                 unit.retire(now, id, &mut self.floor);
                 unit.give_room(id, &mut self.floor);
             }
+        }
+        if wanted > 0 && found == 0 && self.units.get(key).is_some_and(|unit| unit.present() == 0) {
+            self.take_from_the_richest(now);
+        }
+    }
+
+    /// Lets an instance of the revision that has the most finish and go, because another has none: it would
+    /// wait for as long as others have more to do than all there may be can.
+    fn take_from_the_richest(&mut self, now: Instant) {
+        let spare = |unit: &&mut Unit| unit.count(|one| one.ready().is_some()) > unit.terms.min.max(1);
+        if let Some(unit) = self.units.values_mut().filter(spare).max_by_key(|unit| unit.present()) {
+            unit.give_one_up(now, &mut self.floor);
         }
     }
 

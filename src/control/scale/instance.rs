@@ -89,7 +89,8 @@ pub(super) struct Instance {
     pub phase: Phase,
     /// Whether requests asked for it, not a number to be kept.
     pub asked: bool,
-    /// Runs what its revision said before a reload; takes no more requests and is not taken back.
+    /// Runs what its revision said before a reload, or makes room for another function: takes no more requests
+    /// and is not taken back.
     pub outdated: bool,
     /// When its limit was opened last, while it is not yet given all who wait.
     pub ramp: Option<Instant>,

@@ -7,6 +7,7 @@
 use super::fleet::Floor;
 use super::instance::{Instance, Phase};
 use super::unit::Unit;
+use crate::activator::Outlook;
 use crate::clock::{Duration, Instant};
 use crate::cluster::Dismissed;
 use crate::driver::InstanceId;
@@ -15,6 +16,10 @@ use crate::fault::Kind;
 /// From SIGTERM to SIGKILL for an instance that has nothing left to do, at most. With a window of 6 s it
 /// is gone within 15 s of its last answer.
 const GRACE: Duration = Duration::from_secs(8);
+/// One that finishes for others is looked at so soon.
+const DRAIN: Duration = Duration::from_millis(10);
+/// Longer than any process lives.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl Unit {
     /// Lets up to `count` instances that drain take requests again.
@@ -101,6 +106,24 @@ impl Unit {
                 Phase::Draining { .. } | Phase::Frozen { .. } | Phase::Stopping => {}
             }
         }
+    }
+
+    /// Lets the instance go that has the least to finish, of those the longest unused, whoever waits for it.
+    pub fn give_one_up(&mut self, now: Instant, floor: &mut Floor) {
+        let ready =
+            self.instances.values_mut().filter_map(|i| Some(((i.ready()?.active(), i.used, i.id), i)));
+        let Some((_, instance)) = ready.min_by_key(|(order, _)| *order) else { return };
+        tracing::info!(instance = &*instance.name, "makes room for a function that has none");
+        instance.outdated = true;
+        self.replace(now, floor);
+        self.drain(now, floor);
+        self.next = Some(now + DRAIN);
+    }
+
+    /// It is forgotten: who comes all the same, with routes of long ago, would wait for nobody.
+    pub fn close(&self, now: Instant) {
+        let again = Some(now + FOR_EVER);
+        self.members.set_outlook(Outlook { shut: Some(Kind::Removed), again, ..Outlook::default() });
     }
 
     /// Lets everything go: who waits is answered, who works finishes.

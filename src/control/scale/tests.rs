@@ -19,6 +19,7 @@ mod health;
 mod held;
 mod holders;
 mod last_moment;
+mod shared;
 mod sim;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,74 @@
+//! What functions share: the room of the process, and what is left of one that is gone.
+
+use super::*;
+
+#[test]
+fn a_function_that_has_nothing_gets_an_instance_although_another_wants_all_there_is() {
+    let mut world = World::new(2, &[revision("a", 1, 0), revision("z", 1, 0)]);
+    let mut greedy: Vec<_> = (0..20).map(|_| world.wait("a")).collect();
+    world.hear();
+    assert_eq!(world.started(), [1, 2]);
+    [1, 2].into_iter().for_each(|id| world.listen(id));
+    let mut lonely = world.wait("z");
+    world.hear();
+    let mut gone = 0;
+    for _ in 0..100 {
+        // Of the first, somebody always waits and all that takes requests is at work.
+        let answers: Vec<_> = greedy.iter_mut().map(answer).collect();
+        let mut answers = answers.into_iter();
+        greedy.retain(|_| answers.next().is_some_and(|answer| answer.is_none()));
+        while greedy.len() < 20 {
+            greedy.push(world.wait("a"));
+        }
+        world.hear();
+        world.wind(Duration::from_millis(100));
+        if let Some(id) = world.stopped().get(gone).copied() {
+            gone += 1;
+            world.exit(id);
+            let next = *world.started().last().unwrap();
+            world.listen(next);
+        }
+        if matches!(answer(&mut lonely), Some(Ok(_))) {
+            assert_eq!(gone, 1, "one had to go for it");
+            return;
+        }
+    }
+    panic!("it still waits; {:?} started, {:?} stopped", world.started(), world.stopped());
+}
+
+#[test]
+fn room_that_comes_free_goes_to_those_who_have_nothing_and_of_those_to_who_has_waited_longest() {
+    let all = ["a", "b", "c"].map(|name| revision(name, 1, 0));
+    let mut world = World::new(1, &all);
+    let _served = world.wait("b");
+    world.hear();
+    world.listen(1);
+    let mut tickets = Vec::new();
+    for name in ["c", "a", "b"] {
+        tickets.push(world.wait(name));
+        world.hear();
+        world.wind(Duration::from_millis(5));
+    }
+    world.exit(1);
+    let key =
+        |id: usize| world.fleet.units.iter().find(|(_, unit)| unit.instances.contains_key(&(id as u64)));
+    assert_eq!(key(2).map(|(key, _)| &**key), Some("default/c"), "it has waited longest");
+}
+
+#[test]
+fn who_comes_for_a_revision_that_is_long_gone_is_told_at_once() {
+    let hello = revision("hello", 1, 0);
+    let mut world = World::new(64, std::slice::from_ref(&hello));
+    let members = world.members("hello");
+    world.fleet.apply(world.now, &[]);
+    assert!(matches!(world.take("hello"), Ok(Taken::Wait(_))), "it is told when it is looked at");
+    world.hear();
+    world.wind(100 * SECOND);
+    assert!(world.fleet.units.is_empty(), "nothing is left of it");
+    assert_eq!(world.take("hello").err(), Some(Kind::Removed));
+    assert_eq!(members.waiting(), 0);
+    world.fleet.apply(world.now, &[hello]);
+    let _waits = world.wait("hello");
+    world.hear();
+    assert_eq!(world.started().len(), 1, "and it may come back");
+}
