@@ -39,6 +39,11 @@ impl State {
     pub fn panics(&self) -> bool {
         self.panic.is_some()
     }
+
+    /// Since when it panics, confirmations included, and the highest number wanted since.
+    pub fn panic(&self) -> Option<(Instant, u32)> {
+        Some((self.panic?, self.panic_pods))
+    }
 }
 
 /// A decision.

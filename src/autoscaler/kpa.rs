@@ -217,7 +217,7 @@ impl Kpa {
     /// Instances that load which lasts asks for, room included.
     fn room(&self, now: Instant) -> u32 {
         let second = self.second(now);
-        let wanted = |average: f64| (average / self.settings.target).ceil() as u32;
+        let wanted = |average: f64| up(average / self.settings.target);
         match self.settings.metric {
             Metric::Rps => wanted(self.stable.whole(second)).max(wanted(self.panic.whole(second))),
             Metric::Concurrency => {
@@ -296,12 +296,13 @@ impl Kpa {
     /// Until when a further look changes nothing, if the metric stays within `low..=high` and nobody is
     /// queued. None: not even now. By concurrency only.
     pub fn settled(&self, now: Instant, (low, high): (f64, f64), facts: &Facts<'_>) -> Option<Instant> {
-        let wanted = |value: f64| (value / self.settings.target).ceil() as u32;
+        let wanted = |value: f64| up(value / self.settings.target);
         let second = self.second(now);
         // An average cannot outgrow what it is plus all that comes, nor the highest second.
         let within = |window: &Window, average: f64, limit: u32| {
-            wanted(average + high) <= limit
-                || window.range().is_none_or(|(_, highest)| wanted(highest.max(high)) <= limit)
+            wanted(high) <= limit
+                && (wanted(average + high) <= limit
+                    || window.range().is_none_or(|(_, highest)| wanted(highest) <= limit))
         };
         if self.flavour == Flavour::Pilotlight {
             let (kept, until) = facts.peaks.step(now, facts.terms.horizon())?;
@@ -323,6 +324,69 @@ impl Kpa {
         (!rest.is_zero()).then(|| now + rest)
     }
 
+    /// Until when further looks change nothing if exactly `in_flight` stay under way and nobody is queued.
+    /// None: the next one may. It knows more than `settled`, as it has only one future to look at. By
+    /// concurrency only.
+    pub fn calm(&self, now: Instant, in_flight: u64, facts: &Facts<'_>) -> Option<Instant> {
+        let plain = self.settings.aggregation == Aggregation::Linear
+            && self.settings.metric == Metric::Concurrency
+            && facts.starting == 0;
+        match self.flavour {
+            Flavour::Pilotlight if plain && in_flight > 0 => self.calm_by_need(now, in_flight, facts),
+            Flavour::Knative if plain => self.calm_in_panic(now, in_flight, facts),
+            _ => None,
+        }
+    }
+
+    /// As long as the averages ask for no more than what is under way does.
+    fn calm_by_need(&self, now: Instant, in_flight: u64, facts: &Facts<'_>) -> Option<Instant> {
+        let need = in_flight.div_ceil(facts.terms.per_instance.into()).max(facts.terms.min.into());
+        if need > u64::from(facts.ready) {
+            return None;
+        }
+        let room = need as f64 * self.settings.target * self.stable.length() as f64;
+        // Seconds until the window could be that full, if nothing fell out of it.
+        let left = ((room - self.stable.total() - self.second.0) / in_flight as f64).floor();
+        let (kept, fall) = facts.peaks.step(now, facts.terms.horizon())?;
+        // Else `settled` may have something to say before that.
+        let busy = up(in_flight as f64 / self.settings.target) > kept;
+        let until = now + Duration::from_secs(left.max(0.0) as u64);
+        (busy && left >= 1.0).then(|| until.min(fall - Duration::from_nanos(1)))
+    }
+
+    /// Until panic ends, where nothing can prolong or worsen it.
+    fn calm_in_panic(&self, now: Instant, in_flight: u64, facts: &Facts<'_>) -> Option<Instant> {
+        let (since, pods) = self.state.panic()?;
+        let settings = &self.settings;
+        let same = self.desired == pods && facts.ready == settings.bounded(pods) && self.grown;
+        if !same || !settings.down_delay.is_zero() || pods < settings.activation {
+            return None;
+        }
+        let level = in_flight as f64;
+        let rest = (1_000_000 - self.micros(now) % 1_000_000) as f64 / 1e6;
+        // No average is above the highest second, be it over, running, or still to come.
+        let running = self.second.0 + level * rest;
+        let highest =
+            |window: &Window| window.range().map_or(0.0, |(_, highest)| highest).max(running).max(level);
+        let wanted = |window| (highest(window) / settings.target).ceil();
+        let ratio = wanted(&self.panic) / f64::from(facts.ready.max(1));
+        let until = since + Duration::from_secs(settings.stable.into());
+        let quiet = ratio < settings.panic_threshold && wanted(&self.panic) <= f64::from(pods);
+        (quiet && self.stays_below(pods, level, until.saturating_duration_since(now))).then_some(until)
+    }
+
+    /// Whether the stable average cannot ask for more than `pods` within `length` of `level` under way.
+    fn stays_below(&self, pods: u32, level: f64, length: Duration) -> bool {
+        let target = self.settings.target;
+        let sum = self.stable.total() + self.second.0 + level * (length.as_secs_f64() + 1.0);
+        sum <= f64::from(pods) * target * self.stable.recorded() as f64
+    }
+
+    /// Knative decides at this moment next: ticks before it were calm.
+    pub fn skip(&mut self, next: Instant) {
+        self.tick = self.tick.map(|tick| tick.max(next));
+    }
+
     /// How long the stable window is still not all zeros.
     fn silence(&self, now: Instant) -> Option<Duration> {
         let back = now.saturating_duration_since(self.began + Duration::from_secs(self.stable.busy()? + 1));
@@ -337,4 +401,10 @@ impl Kpa {
             _ => now + Duration::from_secs(1),
         }
     }
+}
+
+/// The next whole number, as `ceil` and `as` give it, but without a call.
+fn up(value: f64) -> u32 {
+    let whole = value as u32;
+    whole.saturating_add(u32::from(f64::from(whole) < value))
 }

@@ -406,3 +406,60 @@ proptest! {
         prop_assert!(desired(load) <= desired(load + more));
     }
 }
+
+/// What a calm is said to be is one: until its end every look finds nothing to do and wants the same.
+#[test]
+fn looks_within_a_calm_change_nothing() {
+    let (mut calms, mut looks) = ([0, 0], 0);
+    for (seed, flavour) in (0..400).map(|n| (n, [Flavour::Pilotlight, Flavour::Knative][n as usize % 2])) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let concurrency = random.u32(1..4);
+        let scale = Scale { max: random.u32(0..5), ..Scale::default() };
+        let terms = Terms::new(&scale, concurrency, true);
+        let (mut now, mut load, mut ready, mut peaks) = (clock::now(), Load::default(), 0, Peaks::default());
+        let mut kpa = Kpa::new(flavour, settings(&scale, concurrency), now);
+        let look = |kpa: &mut Kpa, peaks: &mut Peaks, now, load: Load, ready: &mut u32| {
+            kpa.observe(now, load);
+            let facts =
+                Facts { terms: &terms, peaks, starting: 0, ready: *ready, lost: 0, woken: true, room: 99 };
+            let demand = Demand {
+                revision: "f".into(),
+                holder: 0,
+                generation: 1,
+                queued: 0,
+                in_flight: load.in_flight as u32,
+                oldest: None,
+                expires: now + seconds(1),
+            };
+            let plan = kpa.plan(now, &[demand], &facts);
+            peaks.record(now, plan.wanted, terms.horizon());
+            *ready = *ready + plan.start - plan.stop;
+            plan
+        };
+        for _ in 0..60 {
+            let most = u64::from(ready * concurrency).max(1);
+            load = Load { in_flight: random.u64(0..=most), sent: load.sent + 1, ..load };
+            let plan = look(&mut kpa, &mut peaks, now, load, &mut ready);
+            let facts =
+                Facts { terms: &terms, peaks: &peaks, starting: 0, ready, lost: 0, woken: true, room: 99 };
+            let calm = kpa.calm(now, load.in_flight, &facts);
+            let first = if flavour == Flavour::Knative { kpa.next(now) } else { now + seconds(1) };
+            let step = if flavour == Flavour::Knative { seconds(2) } else { seconds(1) };
+            if let Some(until) = calm.filter(|until| *until >= first) {
+                calms[seed as usize % 2] += 1;
+                let (mut kpa, mut peaks, mut same) = (kpa.clone(), peaks.clone(), ready);
+                let mut at = first;
+                while at <= until {
+                    let then = look(&mut kpa, &mut peaks, at, load, &mut same);
+                    let (start, stop) = (then.start, then.stop);
+                    assert_eq!((start, stop), (0, 0), "seed {seed}: {:?} of {:?}", at - now, until - now);
+                    assert!(plan.start + plan.stop > 0 || then.wanted == plan.wanted, "seed {seed}");
+                    (at, looks) = (at + step, looks + 1);
+                }
+            }
+            let most = random.u64(2..20_000);
+            now += Duration::from_millis(random.u64(1..most));
+        }
+    }
+    assert!(calms.iter().all(|count| *count > 100) && looks > 1_000, "{calms:?} {looks}");
+}

@@ -50,6 +50,16 @@ impl Window {
         self.buckets.len() as u64
     }
 
+    /// The sum of all seconds of the window.
+    pub fn total(&self) -> f64 {
+        self.total
+    }
+
+    /// How many seconds an average is over, once there are any.
+    pub fn recorded(&self) -> u64 {
+        self.last.map_or(0, |last| (last - self.first + 1).min(self.length()))
+    }
+
     /// Whether nothing was recorded in the window that ends with second `now`.
     pub fn is_empty(&self, now: u64) -> bool {
         self.last.is_none_or(|last| now > last && now - last > self.length())
@@ -106,6 +116,14 @@ impl Window {
                     self.first = self.first.min(second);
                 }
             }
+            // All of it is zero.
+            Some(last) if self.busy.is_none_or(|busy| last - busy >= self.length()) => {
+                if second - last >= self.length() {
+                    self.first = second;
+                }
+                self.total = 0.0;
+                self.last = Some(second);
+            }
             Some(last) if second - last < self.length() => {
                 let mut gone = 0.0;
                 for bucket in self.stretch(last + 1, second + 1).into_iter().flatten() {
@@ -143,7 +161,7 @@ impl Window {
         }
         let gone = self.gone(last, missing);
         let seconds = (last - self.first + 1).min(self.length() - missing);
-        ((self.total - gone).max(0.0) / seconds as f64 * PRECISION).floor() / PRECISION
+        cut((self.total - gone).max(0.0) / seconds as f64 * PRECISION) / PRECISION
     }
 
     /// What falls out of the window in the seconds after the last.
@@ -151,7 +169,10 @@ impl Window {
         if missing == 0 || self.total == 0.0 {
             return 0.0;
         }
-        (last + 1..=last + missing).map(|second| self.buckets[self.place(second)]).sum()
+        let (start, count) = (self.place(last + 1), missing as usize);
+        let (head, tail) = self.buckets.split_at(start);
+        let later = count.min(tail.len());
+        tail[..later].iter().chain(&head[..count - later]).sum()
     }
 
     fn weighted(&self, last: u64, missing: u64) -> f64 {
@@ -198,6 +219,12 @@ impl Window {
     pub fn busy(&self) -> Option<u64> {
         self.busy
     }
+}
+
+/// The whole part of what is not negative; without a call where that is possible.
+fn cut(value: f64) -> f64 {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    if value < EXACT { value as u64 as f64 } else { value }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The policies that are compared, each in front of the same code that scales functions when they run.
 
-use crate::autoscaler::{Demand, Facts, Flavour, Kpa, Load, Peaks, Plan, Settings, Terms, scale};
+use crate::autoscaler::{Demand, Facts, Flavour, Kpa, Load, Peaks, Plan, Settings, Terms, knative, scale};
 use crate::clock::{Duration, Instant};
 use proxy_config::model::Scale;
-use std::sync::Arc;
 
+/// Between two looks of ours.
+const SECOND: Duration = Duration::from_secs(1);
 /// How long the fixed policy keeps what is idle.
 const KEEP: Duration = Duration::from_secs(600);
 
@@ -42,6 +43,16 @@ pub struct Have {
     pub ready: u32,
 }
 
+/// Looks in even steps that would change nothing.
+#[derive(Clone, Copy, Debug)]
+struct Calm {
+    /// The next of them.
+    at: Instant,
+    step: Duration,
+    /// None of them is later.
+    until: Instant,
+}
+
 /// One function's policy with what it remembers.
 #[derive(Debug)]
 pub struct Policy {
@@ -51,8 +62,10 @@ pub struct Policy {
     kpa: Option<Kpa>,
     flavour: Flavour,
     woken: bool,
-    generation: u64,
-    name: Arc<str>,
+    /// What is said to the autoscaler, again and again.
+    demand: Demand,
+    /// Looks that are not made, as they would change nothing.
+    calm: Option<Calm>,
 }
 
 impl Policy {
@@ -65,15 +78,16 @@ impl Policy {
         let flavour = if kind == Kind::Knative { Flavour::Knative } else { Flavour::Pilotlight };
         let settings = Settings::new(scale, concurrency, true);
         let kpa = (kind != Kind::Fixed).then(|| Kpa::new(flavour, settings, now));
-        Policy {
-            terms,
-            peaks: Peaks::default(),
-            kpa,
-            flavour,
-            woken: false,
+        let demand = Demand {
+            revision: "simulated".into(),
+            holder: 0,
             generation: 0,
-            name: "simulated".into(),
-        }
+            queued: 0,
+            in_flight: 0,
+            oldest: None,
+            expires: now,
+        };
+        Policy { terms, peaks: Peaks::default(), kpa, flavour, woken: false, demand, calm: None }
     }
 
     /// Requests that share an instance where there is no hard limit.
@@ -98,18 +112,11 @@ impl Policy {
     /// Decides.
     pub fn plan(&mut self, now: Instant, load: Load, have: Have) -> Plan {
         let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-        self.generation += 1;
-        let demand = Demand {
-            revision: self.name.clone(),
-            holder: 0,
-            generation: self.generation,
-            queued: count(load.queued),
-            in_flight: count(load.in_flight),
-            oldest: None,
-            expires: now + Duration::from_secs(1),
-        };
-        let demands = std::slice::from_ref(&demand);
-        let Policy { terms, peaks, kpa, woken, .. } = self;
+        let demand = &mut self.demand;
+        (demand.queued, demand.in_flight) = (count(load.queued), count(load.in_flight));
+        (demand.generation, demand.expires) = (demand.generation + 1, now + Duration::from_secs(1));
+        let Policy { terms, peaks, kpa, woken, demand, .. } = self;
+        let demands = std::slice::from_ref(&*demand);
         let facts = facts(terms, peaks, *woken, have);
         let plan = match kpa {
             None => scale(now, demands, &facts),
@@ -140,6 +147,57 @@ impl Policy {
                 Some(kpa.settled(now, (low, high), &facts).unwrap_or(now + Duration::from_secs(1)))
             }
             _ => self.fall(now),
+        }
+    }
+
+    /// The same if exactly what is under way now stays so, and nobody is queued.
+    pub fn due(&mut self, now: Instant, range: (f64, f64), in_flight: u64, have: Have) -> Option<Instant> {
+        self.calm = None;
+        let next = self.next(now, range, have)?;
+        let Some(kpa) = &self.kpa else { return Some(next) };
+        let ours = self.flavour == Flavour::Pilotlight;
+        let (first, step) = if ours { (now + SECOND, SECOND) } else { (kpa.next(now), knative::TICK) };
+        if next != first {
+            return Some(next);
+        }
+        let until = kpa.calm(now, in_flight, &facts(&self.terms, &self.peaks, self.woken, have));
+        let Some(until) = until.filter(|until| *until >= first) else { return Some(next) };
+        self.calm = Some(Calm { at: first, step, until });
+        let steps = until.saturating_duration_since(first).as_secs() / step.as_secs() + 1;
+        Some(first + step * u32::try_from(steps).unwrap_or(u32::MAX))
+    }
+
+    /// Before when `due` is not, while something is under way.
+    pub fn soonest(&self, now: Instant) -> Instant {
+        match &self.kpa {
+            None => now,
+            Some(kpa) if self.flavour == Flavour::Knative => kpa.next(now),
+            Some(_) => {
+                let fall = self.peaks.step(now, self.terms.horizon()).map_or(now, |(_, until)| until);
+                fall.min(now + SECOND)
+            }
+        }
+    }
+
+    /// Something happens before `due` could be.
+    pub fn due_later(&mut self) {
+        self.calm = None;
+    }
+
+    /// Nothing has happened since `due` was asked, and it is `now`: of the looks that were not made until then
+    /// the last one is made up for, of which nothing comes but what it measures.
+    pub fn pass(&mut self, now: Instant, load: Load, have: Have) {
+        let (Some(calm), Some(kpa)) = (&mut self.calm, &mut self.kpa) else { return };
+        let end = now.min(calm.until);
+        let Some(since) = end.checked_duration_since(calm.at) else { return };
+        let missed = since.as_secs() / calm.step.as_secs();
+        let last = calm.at + calm.step * u32::try_from(missed).unwrap_or(u32::MAX);
+        calm.at = last + calm.step;
+        kpa.skip(calm.at);
+        kpa.observe(last, load);
+        if self.flavour == Flavour::Pilotlight {
+            let plan = self.plan(last, load, have);
+            debug_assert!(plan.start == 0 && plan.stop == 0, "{plan:?} in a calm");
         }
     }
 

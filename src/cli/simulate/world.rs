@@ -54,7 +54,11 @@ pub struct World<'a> {
     /// Microseconds that a call takes.
     takes: u64,
     now: u64,
+    /// The same as an instant.
+    at: Instant,
     ready: u32,
+    /// How many `starting` counts.
+    coming: u32,
     /// When they will be ready, and how many.
     starting: VecDeque<(u64, u32)>,
     /// When they will have ended, and how many.
@@ -80,7 +84,9 @@ impl<'a> World<'a> {
             policy,
             takes: ((function.duration * 1e6) as u64).max(1),
             now: 0,
+            at: rules.origin,
             ready: 0,
+            coming: 0,
             starting: VecDeque::new(),
             running: VecDeque::new(),
             load: Load::default(),
@@ -126,17 +132,13 @@ impl<'a> World<'a> {
         }
     }
 
-    fn instant(&self) -> Instant {
-        self.rules.origin + Duration::from_micros(self.now)
-    }
-
     fn micros(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.rules.origin);
         since.as_secs() * 1_000_000 + u64::from(since.subsec_nanos().div_ceil(1_000))
     }
 
     fn have(&self) -> Have {
-        Have { starting: self.starting.iter().map(|(_, count)| count).sum(), ready: self.ready }
+        Have { starting: self.coming, ready: self.ready }
     }
 
     fn capacity(&self) -> u64 {
@@ -162,6 +164,7 @@ impl<'a> World<'a> {
             self.alive += length * (u64::from(have.starting) + u64::from(have.ready).max(busy)) as f64;
         }
         self.now = until;
+        self.at = self.rules.origin + Duration::from_micros(until);
     }
 
     /// All that happens until `until`, calls left out.
@@ -173,14 +176,19 @@ impl<'a> World<'a> {
             let next = ended.min(ready).min(due).max(self.now);
             if next > until {
                 self.pass(until);
+                self.policy.pass(self.at, self.load, self.have());
                 return;
             }
+            // A look at this very moment comes after what happens at it.
+            let before = self.rules.origin + Duration::from_micros(next.saturating_sub(1));
+            self.policy.pass(before, self.load, self.have());
             self.pass(next);
             if ended <= next {
                 self.end();
             } else if ready <= next {
                 if let Some((_, count)) = self.starting.pop_front() {
                     self.ready += count;
+                    self.coming -= count;
                 }
                 self.serve();
                 self.look();
@@ -198,21 +206,31 @@ impl<'a> World<'a> {
         if let Some((_, count)) = self.running.pop_front() {
             self.load.in_flight -= count;
         }
-        self.policy.observe(self.instant(), self.load);
+        self.policy.observe(self.at, self.load);
         self.serve();
         self.due = self.next((self.load.in_flight as f64, self.load.in_flight as f64));
     }
 
-    fn next(&self, range: (f64, f64)) -> Option<u64> {
-        let at = self.policy.next(self.instant(), range, self.have());
+    fn next(&mut self, range: (f64, f64)) -> Option<u64> {
         let soon = self.load.queued > 0;
+        let (now, have) = (self.at, self.have());
+        let ended = self.running.front().map_or(u64::MAX, |(at, _)| *at);
+        if !soon && self.starting.is_empty() && ended < self.micros(self.policy.soonest(now)) {
+            // Asked again then.
+            self.policy.due_later();
+            return None;
+        }
+        let at = match soon {
+            true => self.policy.next(now, range, have),
+            false => self.policy.due(now, range, self.load.in_flight, have),
+        };
         let at = at.map(|at| self.micros(at).max(self.now + 1));
         if soon { Some(at.unwrap_or(u64::MAX).min(self.now + 1_000_000)) } else { at }
     }
 
     /// Asks the policy and does as it says.
     fn look(&mut self) {
-        let now = self.instant();
+        let now = self.at;
         if self.load.queued > 0 && self.hold.expire(now) > 0 {
             self.drop_refused();
         }
@@ -223,13 +241,14 @@ impl<'a> World<'a> {
     }
 
     fn ask(&mut self, load: Load) {
-        let plan = self.policy.plan(self.instant(), load, self.have());
+        let plan = self.policy.plan(self.at, load, self.have());
         self.act(&plan);
     }
 
     fn act(&mut self, plan: &Plan) {
         if plan.start > 0 {
             self.starting.push_back((self.now + self.rules.start, plan.start));
+            self.coming += plan.start;
             self.tally.starts += u64::from(plan.start);
         }
         self.ready -= plan.stop.min(self.ready);
@@ -251,7 +270,7 @@ impl<'a> World<'a> {
         }
         let held = group - sent;
         self.tally.held += held;
-        match self.hold.park(Ask::at(self.instant()), || None) {
+        match self.hold.park(Ask::at(self.at), || None) {
             Ok(Parked::Wait(ticket)) => {
                 self.load.queued += held;
                 self.waiting.push_back((self.now, held, ticket));
@@ -292,7 +311,7 @@ impl<'a> World<'a> {
     /// The hold grants a place to its oldest.
     fn oldest(&mut self) -> Option<(u64, u64)> {
         let mut grant = Some(1);
-        self.hold.offer(self.instant(), || grant.take());
+        self.hold.offer(self.at, || grant.take());
         let (since, count, mut ticket) = self.waiting.pop_front()?;
         match poll(&mut ticket) {
             Poll::Ready(Ok(_)) => Some((since, count)),
@@ -341,7 +360,7 @@ impl<'a> World<'a> {
         let last = train.at + (train.left - 1) * train.gap;
         let mut until = last;
         if last > self.now {
-            let next = self.policy.next(self.instant(), (low, high), self.have());
+            let next = self.policy.next(self.at, (low, high), self.have());
             until = until.min(next.map_or(u64::MAX, |at| self.micros(at).max(self.now)));
             until = until.min(self.starting.front().map_or(u64::MAX, |(at, _)| *at));
         }
@@ -395,6 +414,7 @@ impl<'a> World<'a> {
             self.alive += length as f64 * (f64::from(have.starting) + f64::from(have.ready).max(busy));
         }
         self.now = until;
+        self.at = self.rules.origin + Duration::from_micros(until);
         while self.running.front().is_some_and(|(at, _)| *at <= until) {
             if let Some((_, count)) = self.running.pop_front() {
                 self.load.in_flight -= count;
@@ -408,7 +428,7 @@ impl<'a> World<'a> {
         train.at += stretch.calls * gap;
         train.left -= stretch.calls;
         let level = if length > 0 { work as f64 / length as f64 } else { 0.0 };
-        self.policy.observe_level(self.instant(), level, self.load);
+        self.policy.observe_level(self.at, level, self.load);
         let most = stretch.peak.min(self.load.in_flight + 1);
         self.ask(Load { in_flight: most, ..self.load });
         self.due = self.next((0.0, most as f64));
