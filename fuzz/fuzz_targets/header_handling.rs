@@ -143,7 +143,14 @@ fn up(input: &Input, parts: &mut request::Parts, seen: Seen) {
     grpc::timeout(&parts.headers);
     let peer = headers::Peer::new(Ipv4Addr::new(10, 0, 0, 9).into());
     let terms =
-        headers::Terms { gateway: input.gateway, peer: &peer, secure: false, vouched: None, upgrade: protocol.as_ref() };
+        headers::Terms {
+            gateway: input.gateway,
+            peer: &peer,
+            secure: false,
+            vouched: None,
+            forwarding: Default::default(),
+            upgrade: protocol.as_ref(),
+        };
     headers::prepare(&mut parts.headers, seen, &terms, &mut headers::RequestIds::new(fastrand::Rng::with_seed(1)));
     let authority = change(input, parts);
     let wire = if input.up_http2 { Wire::Http2 { secure: false } } else { Wire::Http1 };

@@ -67,6 +67,30 @@ fn a_function_calls_as_its_service_account_and_nobody_wakes_what_refuses_them() 
 }
 
 #[test]
+fn what_is_simulated_is_nowhere_taken_for_proven() {
+    let mesh = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    \
+                accessLogFile: /dev/stdout\n    accessLogFormat: \"%REQ(:AUTHORITY)% %RESPONSE_CODE% \
+                peer=%DOWNSTREAM_PEER_URI_SAN% tls=%DOWNSTREAM_TLS_VERSION%\\n\"\n---\n";
+    let proxy = Proxy::with(shop() + mesh).start();
+    assert_eq!((called(&proxy, "clerk"), called(&proxy, "thief")), (200, 403));
+    proxy.access_line(&["till 200 peer=- tls=-"]);
+    proxy.access_line(&["till 403 peer=- tls=-"]);
+    let metrics = proxy.metrics();
+    for code in ["200", "403"] {
+        let till =
+            [("destination_workload", "till-00001"), ("reporter", "destination"), ("response_code", code)];
+        let none = [&till[..], &[("connection_security_policy", "none")]].concat();
+        assert_eq!(metrics.sum("istio_requests_total", &till), 1.0);
+        assert_eq!(metrics.sum("istio_requests_total", &none), 1.0);
+        let unknown = [&till[..], &[("source_principal", "unknown")]].concat();
+        assert_eq!(metrics.sum("istio_requests_total", &unknown), 1.0);
+    }
+    // Nor is the destination told anything of it.
+    let seen = ask(&proxy, "clerk", "call=http://till/").send().expect(200).text();
+    assert!(!seen.to_lowercase().contains("x-forwarded-client-cert"), "{seen}");
+}
+
+#[test]
 fn ordinary_clients_send_what_their_proxys_url_says_and_the_destination_does_not_see_it() {
     needs!("curl", "python3");
     let proxy = Proxy::with(shop()).start();
