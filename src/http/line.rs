@@ -28,10 +28,15 @@ pub struct Line {
     pub writes: AtomicU32,
     /// Whether bytes for the client are waiting for it to read.
     pub blocked: AtomicU32,
+    /// Bytes that may be read before others have their turn.
+    pub turn: AtomicU32,
     /// How many heads were spoilt: 0 or 1.
     spoilt: AtomicU32,
     framing: AtomicU64,
 }
+
+/// Bytes that are read of one client before others have their turn.
+pub const TURN: u32 = 64 << 10;
 
 impl Default for Line {
     fn default() -> Line {
@@ -40,6 +45,7 @@ impl Default for Line {
             bytes: AtomicU64::new(0),
             writes: AtomicU32::new(0),
             blocked: AtomicU32::new(0),
+            turn: AtomicU32::new(TURN),
             spoilt: AtomicU32::new(0),
             framing: AtomicU64::new(UNKNOWN),
         }

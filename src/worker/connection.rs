@@ -5,7 +5,7 @@ use super::entry::{ClientStream, Door, Entered, Fate, Shared, fd};
 use super::socket::Socket;
 use crate::fault::{Fault, Kind};
 use crate::http::headers::Peer;
-use crate::http::line::Line;
+use crate::http::line::{Line, TURN};
 use crate::proxy::{self, Connection, Flow, Local, ResponseBody, STREAM_WINDOW, Seat, Stack, unread};
 use crate::record::{Direction, Protocol};
 use crate::snapshot::{Security, Snapshot};
@@ -34,6 +34,12 @@ const MAX_BUFFER: usize = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Bytes that may come without anything coming of them: more than fit the window.
 const MAX_IDLE_BYTES: u64 = 2 * CONNECTION_WINDOW as u64;
+/// Bytes of one HTTP/2 client after which it is known what they are: more than a frame, so that a large one counts.
+const LOOK_EVERY: u64 = 48 << 10;
+/// Fewer bytes to what came of them are small frames.
+const SMALL: u64 = 1024;
+/// Bytes that are read at once of a client with small frames.
+const SHORT_TURN: u32 = 2 << 10;
 const MAX_STREAMS: u32 = 200;
 const MAX_LOCAL_RESETS: usize = 128;
 const MAX_PENDING_RESETS: usize = 20;
@@ -157,6 +163,8 @@ async fn serve1(socket: Socket<ClientStream>, stack: Stacked, entry: &Entry) {
 }
 
 async fn serve2(socket: Socket<ClientStream>, stack: Stacked, entry: &Entry) {
+    // Until it is known better.
+    entry.connection.line.turn.store(SHORT_TURN, Relaxed);
     let connection = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -181,6 +189,19 @@ fn asks_for_nothing(connection: &Connection, seen: &mut (u32, u64)) -> bool {
         *seen = (parts, bytes);
     }
     bytes - seen.1 > MAX_IDLE_BYTES
+}
+
+/// How much of an HTTP/2 client is read at once: little while frames are small, as what they cost is not their bytes.
+/// `since`: parts and bytes when that was last looked at.
+fn pace(connection: &Connection, since: &mut (u32, u64)) {
+    let (parts, bytes) = (connection.flow.parts.get(), connection.line.bytes.load(Relaxed));
+    let came = bytes - since.1;
+    if came < LOOK_EVERY {
+        return;
+    }
+    let small = came < SMALL * u64::from(parts.wrapping_sub(since.0)) || parts == since.0;
+    connection.line.turn.store(if small { SHORT_TURN } else { TURN }, Relaxed);
+    *since = (parts, bytes);
 }
 
 /// What hyper ended the connection for, if it is for what came on it: hyper has answered 400 or 431, or said
@@ -210,7 +231,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     finish: impl Fn(Pin<&mut C>),
 ) {
     let mut told = Word::None;
-    let (client, mut seen) = (&*entry.connection, (0, 0));
+    let (client, mut seen, mut paced) = (&*entry.connection, (0, 0), (0, 0));
     poll_fn(|cx| {
         client.runs.set(client.runs.get().wrapping_add(1));
         let word = entry.word();
@@ -230,9 +251,12 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 Poll::Ready(())
             }
             Poll::Pending => {
-                if entry.protocol() == Protocol::Http2 && asks_for_nothing(client, &mut seen) {
-                    unread(client, Protocol::Http2, Kind::Http2Flood.into());
-                    return Poll::Ready(());
+                if entry.protocol() == Protocol::Http2 {
+                    pace(client, &mut paced);
+                    if asks_for_nothing(client, &mut seen) {
+                        unread(client, Protocol::Http2, Kind::Http2Flood.into());
+                        return Poll::Ready(());
+                    }
                 }
                 entry.watch(cx.waker());
                 Poll::Pending

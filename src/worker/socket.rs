@@ -12,9 +12,6 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that are read of one client before others have their turn: a read more may come on top.
-const TURN: usize = 64 << 10;
-
 /// A client's socket, or what decrypts it.
 #[derive(Debug)]
 pub(super) struct Socket<S> {
@@ -84,14 +81,17 @@ impl<S: AsyncRead + Unpin> Read for Socket<S> {
         if !this.held.is_empty() {
             return Poll::Ready(this.give_held(&mut buf));
         }
-        if this.read >= TURN {
+        let turn = this.line.turn.load(Relaxed) as usize;
+        if this.read >= turn {
             // There may be more at once; it will be read when others have had their turn.
             this.read = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        // Of small frames very many come with one read.
+        let room = buf.remaining().min(turn);
         // SAFETY: nothing is ever made uninitialized: `ReadBuf` only fills it.
-        let mut read = ReadBuf::uninit(unsafe { buf.as_mut() });
+        let mut read = ReadBuf::uninit(unsafe { &mut buf.as_mut()[..room] });
         ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
         count(&this.line.reads);
         let came = read.filled_mut();

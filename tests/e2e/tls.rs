@@ -237,3 +237,37 @@ fn a_gateway_of_the_mesh_lets_in_members_and_never_misdirects_them() {
     let refused = || proxy.metrics().sum("pilotlight_faults_total", &[("fault", "PeerRefused")]);
     assert!(becomes_true(seconds(5), || refused() >= 2.0), "{}", proxy.log());
 }
+
+#[test]
+fn nothing_weak_is_agreed_on() {
+    needs!("openssl");
+    let origin = Origin::h1().reply("hello");
+    let directory = certificates();
+    let proxy =
+        Proxy::with(gateway(&[server(&directory, "shop.example", "mode: SIMPLE")], origin.address())).start();
+    let at = proxy.gateway(8443).address().to_string();
+    let agreed = |more: &[&str]| {
+        let basics = ["s_client", "-connect", &at, "-servername", "shop.example", "-legacy_renegotiation"];
+        let said = tools::run("openssl", &[&basics[..], more].concat()).stdout;
+        let line = said.lines().find(|line| line.contains("Cipher is")).unwrap_or_default().to_owned();
+        (!line.contains("(NONE)") && !line.is_empty()).then_some(line)
+    };
+    for weak in [
+        &["-tls1"][..],
+        &["-tls1_1"],
+        &["-tls1_2", "-cipher", "AES128-SHA"],
+        &["-tls1_2", "-cipher", "ECDHE+AES128+SHA1"],
+        &["-tls1_2", "-cipher", "AES128-GCM-SHA256"],
+        &["-tls1_2", "-cipher", "3DES"],
+        &["-tls1_2", "-cipher", "aNULL"],
+        &["-tls1_2", "-cipher", "DHE+AESGCM"],
+    ] {
+        let all = [weak, &["-cipher"], &["ALL:@SECLEVEL=0"]].concat();
+        let asked = if weak.len() == 1 { &all } else { &weak.to_vec() };
+        assert_eq!(agreed(asked), None, "{asked:?}");
+    }
+    for good in [&["-tls1_3"][..], &["-tls1_2"], &["-tls1_2", "-cipher", "ECDHE+AESGCM"]] {
+        let line = agreed(good).unwrap_or_else(|| panic!("{good:?}: {}", proxy.log()));
+        assert!(line.contains("GCM") || line.contains("CHACHA20"), "{line}");
+    }
+}
