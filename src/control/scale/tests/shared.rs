@@ -67,7 +67,7 @@ fn who_comes_for_a_revision_that_is_long_gone_is_told_at_once() {
     assert!(world.fleet.units.is_empty(), "nothing is left of it");
     assert_eq!(world.take("hello").err(), Some(Kind::Removed));
     assert_eq!(members.waiting(), 0);
-    world.fleet.apply(world.now, &[hello]);
+    world.fleet.apply(world.now, &shared(&[hello]));
     let _waits = world.wait("hello");
     world.hear();
     assert_eq!(world.started().len(), 1, "and it may come back");
