@@ -5,6 +5,7 @@
 
 use super::auth::AuthMetrics;
 use super::exposition::family;
+use super::plain::{Count, Level, Seconds, Spread};
 use super::shelf::Shelf;
 use crate::clock::Duration;
 use crate::fault;
@@ -13,14 +14,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
-
-/// Bounds in seconds for what takes from a millisecond to a few minutes: starting and waiting.
-const SECONDS: [f64; 15] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
+use std::sync::Arc;
 
 /// Metrics of the process as a whole.
 #[derive(Debug, Default)]
@@ -191,36 +187,33 @@ const PARKED: (usize, usize) = {
     (first, count)
 };
 
-/// A sum of lengths of time.
-pub type Seconds = Counter<f64, std::sync::atomic::AtomicU64>;
-
 /// Metrics of one function's revision.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FunctionMetrics {
     /// Wakes from zero.
-    pub cold_starts: Counter,
+    pub cold_starts: Count,
     /// From the start of an instance until it was ready, in seconds.
-    pub start_seconds: Histogram,
+    pub start_seconds: Spread,
     /// How long a request was held, in seconds; only of requests that were.
-    pub hold_seconds: Histogram,
+    pub hold_seconds: Spread,
     /// Requests held now.
-    pub hold_depth: Gauge,
+    pub hold_depth: Level,
     /// Bytes that they keep in memory.
-    pub hold_bytes: Gauge,
+    pub hold_bytes: Level,
     /// Instances that ended on their own.
-    pub crashes: Counter,
+    pub crashes: Count,
     /// Times that an instance was put aside by its readiness probe.
-    pub unready: Counter,
+    pub unready: Count,
     /// Instances that failed their liveness probe.
-    pub dead: Counter,
+    pub dead: Count,
     /// 1 while nobody waits for the next start, because those before failed.
-    pub circuit_open: Gauge,
+    pub circuit_open: Level,
     /// Instances that ended without ever having had a request.
-    pub wasted: Counter,
+    pub wasted: Count,
     /// Times that an instance was frozen.
-    pub freezes: Counter,
+    pub freezes: Count,
     /// Times that one was thawed because requests came.
-    pub thaws: Counter,
+    pub thaws: Count,
     /// Time that instances had requests, of all together, in seconds.
     pub busy_seconds: Seconds,
     /// Time that they had none, their start and end included.
@@ -229,54 +222,26 @@ pub struct FunctionMetrics {
     pub busy_gb_seconds: Seconds,
     /// The same for idle time.
     pub idle_gb_seconds: Seconds,
-    started: [Counter; Cause::ALL.len()],
-    /// By phase; made at the first cold start, as most functions that idle have had none.
-    cold: OnceLock<Box<[Histogram; ColdStart::PHASES.len()]>>,
-    refused: [Counter; PARKED.1],
-    instances: [Gauge; State::NAMES.len()],
-}
-
-impl Default for FunctionMetrics {
-    fn default() -> FunctionMetrics {
-        FunctionMetrics {
-            cold_starts: Counter::default(),
-            start_seconds: Histogram::new(SECONDS),
-            hold_seconds: Histogram::new(SECONDS),
-            hold_depth: Gauge::default(),
-            hold_bytes: Gauge::default(),
-            crashes: Counter::default(),
-            unready: Counter::default(),
-            dead: Counter::default(),
-            circuit_open: Gauge::default(),
-            wasted: Counter::default(),
-            freezes: Counter::default(),
-            thaws: Counter::default(),
-            busy_seconds: Seconds::default(),
-            idle_seconds: Seconds::default(),
-            busy_gb_seconds: Seconds::default(),
-            idle_gb_seconds: Seconds::default(),
-            started: Default::default(),
-            cold: OnceLock::new(),
-            refused: Default::default(),
-            instances: Default::default(),
-        }
-    }
+    started: [Count; Cause::ALL.len()],
+    /// By phase.
+    cold: [Spread; ColdStart::PHASES.len()],
+    refused: [Count; PARKED.1],
+    instances: [Level; State::NAMES.len()],
 }
 
 impl FunctionMetrics {
     /// Instances started for this cause; those that were thawed are not among them.
-    pub fn started(&self, cause: Cause) -> &Counter {
+    pub fn started(&self, cause: Cause) -> &Count {
         self.started.get(cause as usize).unwrap_or(&self.thaws)
     }
 
     /// Counts a request that waited for an instance to start.
     pub fn cold_start(&self, phases: &[Duration; ColdStart::PHASES.len()]) {
-        let cold = self.cold.get_or_init(|| Box::new(std::array::from_fn(|_| Histogram::new(SECONDS))));
-        cold.iter().zip(phases).for_each(|(histogram, took)| histogram.observe(took.as_secs_f64()));
+        self.cold.iter().zip(phases).for_each(|(histogram, took)| histogram.observe(took.as_secs_f64()));
     }
 
     /// Requests that ended in this fault while they were held, or instead of it.
-    pub fn refused(&self, kind: fault::Kind) -> Option<&Counter> {
+    pub fn refused(&self, kind: fault::Kind) -> Option<&Count> {
         self.refused.get((kind as usize).checked_sub(PARKED.0)?)
     }
 
@@ -287,7 +252,7 @@ impl FunctionMetrics {
     }
 
     /// Instances in `state` now.
-    pub fn instances(&self, state: State) -> &Gauge {
+    pub fn instances(&self, state: State) -> &Level {
         &self.instances[state as usize]
     }
 }
@@ -349,8 +314,15 @@ impl Collector for Functions {
             };
         }
         each!(cold_starts, "cold_starts", "Wakes of a function from zero");
-        each!(start_seconds, "instance_start_seconds", "From the start of an instance until it was ready");
-        each!(hold_seconds, "hold_seconds", "How long requests were held before an instance took them");
+        macro_rules! spread {
+            ($field:ident, $name:literal, $help:literal) => {
+                let seen = all.iter().filter_map(|(name, function)| Some((name, function.$field.seen()?)));
+                let rows = seen.map(|(name, histogram)| ([("revision", &**name)], histogram));
+                family(encoder, concat!("pilotlight_", $name), $help, rows)?;
+            };
+        }
+        spread!(start_seconds, "instance_start_seconds", "From the start of an instance until it was ready");
+        spread!(hold_seconds, "hold_seconds", "How long requests were held before an instance took them");
         each!(hold_depth, "hold_queue_depth", "Requests held now");
         each!(hold_bytes, "hold_bytes", "Bytes kept in memory by requests held now");
         let rows = all.iter().flat_map(|(name, function)| {
@@ -386,26 +358,29 @@ impl Collector for Functions {
             "instance_idle_gibibyte_seconds",
             "Memory in use over time, without, in GiB s"
         );
-        let rows = all.iter().flat_map(|(name, function)| {
-            let causes = Cause::ALL.into_iter().zip(&function.started);
-            causes.map(|(cause, counter)| ([("revision", &**name), ("cause", cause.name())], counter))
-        });
-        family(encoder, "pilotlight_cold_start_instances", "Instances started, by cause", rows)?;
-        let rows = all.iter().flat_map(|(name, function)| {
-            let phases = function.cold.get().map(|cold| ColdStart::PHASES.iter().zip(cold.iter()));
-            let row = |(phase, histogram): (&&'static str, _)| {
-                ([("revision", &**name), ("phase", *phase)], histogram)
-            };
-            phases.into_iter().flatten().map(row)
-        });
-        let help = "Where the time went of requests that waited for an instance to start, by phase";
-        family(encoder, "pilotlight_cold_start_phase_seconds", help, rows)?;
-        let rows = all.iter().flat_map(|(name, function)| {
-            let states = State::NAMES.iter().zip(&function.instances);
-            states.map(|(state, gauge)| ([("revision", &**name), ("state", *state)], gauge))
-        });
-        family(encoder, "pilotlight_instances", "Instances of a function, by state", rows)
+        starts(encoder, &all)
     }
+}
+
+/// Why instances were started, where the time went, and how far they are.
+fn starts(encoder: &mut DescriptorEncoder<'_>, all: &[(Box<str>, Arc<FunctionMetrics>)]) -> fmt::Result {
+    let rows = all.iter().flat_map(|(name, function)| {
+        let causes = Cause::ALL.into_iter().zip(&function.started);
+        causes.map(|(cause, counter)| ([("revision", &**name), ("cause", cause.name())], counter))
+    });
+    family(encoder, "pilotlight_cold_start_instances", "Instances started, by cause", rows)?;
+    let rows = all.iter().flat_map(|(name, function)| {
+        let phases = ColdStart::PHASES.iter().zip(&function.cold);
+        let seen = phases.filter_map(|(phase, spread)| Some((phase, spread.seen()?)));
+        seen.map(|(phase, histogram)| ([("revision", &**name), ("phase", *phase)], histogram))
+    });
+    let help = "Where the time went of requests that waited for an instance to start, by phase";
+    family(encoder, "pilotlight_cold_start_phase_seconds", help, rows)?;
+    let rows = all.iter().flat_map(|(name, function)| {
+        let states = State::NAMES.iter().zip(&function.instances);
+        states.map(|(state, gauge)| ([("revision", &**name), ("state", *state)], gauge))
+    });
+    family(encoder, "pilotlight_instances", "Instances of a function, by state", rows)
 }
 
 impl Collector for Clusters {

@@ -9,6 +9,7 @@ mod audit;
 mod auth;
 mod exposition;
 mod metrics;
+mod plain;
 mod process;
 mod secure;
 mod series;
