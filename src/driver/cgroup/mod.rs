@@ -285,8 +285,7 @@ fn is_ours(process: &str) -> bool {
 /// Removes the groups of proxies that are gone, with what is still in them.
 fn remove_left(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if !name.to_string_lossy().starts_with(PREFIX) || !entry.path().is_dir() {
+        if !is_proxys(&entry.file_name().to_string_lossy()) || !entry.path().is_dir() {
             continue;
         }
         if let Some(_lock) = locked(&entry.path()) {
@@ -295,6 +294,13 @@ fn remove_left(root: &Path) {
             tracing::info!(removed, "{} was left by a proxy that was killed", path.display());
         }
     }
+}
+
+/// Whether a group is called as proxies call theirs; not `pilotlight.service`, which is systemd's.
+fn is_proxys(name: &str) -> bool {
+    let number = name.strip_prefix(PREFIX).unwrap_or_default();
+    number.starts_with(|first: char| first.is_ascii_digit())
+        && number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 /// Ends and removes the groups in a proxy's group but `spared`, and that itself where nothing is left.

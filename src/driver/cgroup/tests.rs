@@ -185,7 +185,9 @@ fn a_limit_that_cannot_be_set_is_an_instance_that_cannot_be_started() {
 #[test]
 fn what_a_killed_proxy_left_is_removed_and_what_a_living_one_has_is_not() {
     let root = Root::of_files("left", &[(MARK, "")]);
-    for directory in ["pilotlight.7/3", "pilotlight.7/proxy", "pilotlight.8/1", "others/1"] {
+    for directory in
+        ["pilotlight.7/3", "pilotlight.7/proxy", "pilotlight.8/1", "pilotlight.service/1", "others/1"]
+    {
         fs::create_dir_all(root.0.join(directory)).unwrap();
     }
     let _lives = locked(&root.0.join("pilotlight.8")).unwrap();
@@ -195,7 +197,7 @@ fn what_a_killed_proxy_left_is_removed_and_what_a_living_one_has_is_not() {
     let mut left: Vec<_> =
         fs::read_dir(&root.0).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
-    let mut want = [MARK, "others", "pilotlight.8", &own].map(str::to_owned);
+    let mut want = [MARK, "others", "pilotlight.8", "pilotlight.service", &own].map(str::to_owned);
     want.sort();
     assert_eq!(left, want);
     assert!(locked(&root.0.join(&own)).is_none(), "others see that it lives");
