@@ -38,8 +38,8 @@ const MAX_IDLE_BYTES: u64 = 2 * CONNECTION_WINDOW as u64;
 const LOOK_EVERY: u64 = 48 << 10;
 /// Fewer bytes to what came of them are small frames.
 const SMALL: u64 = 1024;
-/// Bytes that are read at once of a client with small frames.
-const SHORT_TURN: u32 = 2 << 10;
+/// Bytes that are read at once of a client with small frames: some ten requests, some fifty SETTINGS.
+const SHORT_TURN: u32 = 512;
 const MAX_STREAMS: u32 = 200;
 const MAX_LOCAL_RESETS: usize = 128;
 const MAX_PENDING_RESETS: usize = 20;
