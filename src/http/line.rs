@@ -24,6 +24,8 @@ pub struct Line {
     pub reads: AtomicU32,
     /// Bytes they brought.
     pub bytes: AtomicU64,
+    /// Frames among them, where HTTP/2 is spoken.
+    pub frames: AtomicU32,
     /// Writes that took something.
     pub writes: AtomicU32,
     /// Whether bytes for the client are waiting for it to read.
@@ -43,6 +45,7 @@ impl Default for Line {
         Line {
             reads: AtomicU32::new(0),
             bytes: AtomicU64::new(0),
+            frames: AtomicU32::new(0),
             writes: AtomicU32::new(0),
             blocked: AtomicU32::new(0),
             turn: AtomicU32::new(TURN),

@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod envoy;
+pub mod frames;
 pub mod grpc;
 pub mod headers;
 pub mod line;
@@ -16,5 +17,6 @@ pub mod upgrade;
 pub mod validate;
 
 pub use authority::Authority;
+pub use frames::{Frame, Frames};
 pub use seen::Seen;
 pub use target::Wire;

@@ -1,12 +1,10 @@
 //! Heads of answers on an upstream's HTTP/2 connection, counted from the frames as they come: final ones are one for
 //! each stream, informational ones may be many, and are not to be without end.
-//!
-//! It reads no field and changes nothing; what a frame means is for h2 to say.
+
+use crate::http::{Frame, Frames};
 
 const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
-/// Of a frame's own head.
-const LENGTH: usize = 9;
 /// Heads for each stream, on average; one of them is the answer's own.
 const MOST: u32 = 16;
 /// And so many more, so that an average can be.
@@ -15,11 +13,7 @@ const MORE: u32 = 100;
 /// What has come so far.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
-    /// Of the frame's head that is coming.
-    head: [u8; LENGTH],
-    have: usize,
-    /// Bytes of the frame after it that are still to come.
-    skip: usize,
+    frames: Frames,
     /// Heads that do not end their stream.
     open: u32,
     /// The highest stream.
@@ -28,33 +22,16 @@ pub(super) struct Heads {
 
 impl Heads {
     /// Takes what has come; false: there are too many heads.
-    pub(super) fn came(&mut self, mut bytes: &[u8]) -> bool {
-        loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            let wanted = (LENGTH - self.have).min(bytes.len());
-            if wanted == 0 {
-                return self.open <= MOST.saturating_mul(self.last / 2 + 1).saturating_add(MORE);
+    pub(super) fn came(&mut self, bytes: &[u8]) -> bool {
+        let Heads { frames, open, last } = self;
+        frames.walk(bytes, |Frame { kind, flags, stream }| {
+            if kind == HEADERS {
+                // Our streams have odd numbers.
+                *last = stream.max(*last);
+                *open = open.saturating_add(u32::from(flags & END_STREAM == 0));
             }
-            self.head[self.have..self.have + wanted].copy_from_slice(&bytes[..wanted]);
-            self.have += wanted;
-            bytes = &bytes[wanted..];
-            if self.have == LENGTH {
-                self.frame();
-            }
-        }
-    }
-
-    fn frame(&mut self) {
-        let [a, b, c, kind, flags, stream @ ..] = self.head;
-        self.have = 0;
-        self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
-        if kind == HEADERS {
-            // The highest bit is reserved. Our streams have odd numbers.
-            self.last = self.last.max(u32::from_be_bytes(stream) & (u32::MAX >> 1));
-            self.open = self.open.saturating_add(u32::from(flags & END_STREAM == 0));
-        }
+        });
+        *open <= MOST.saturating_mul(*last / 2 + 1).saturating_add(MORE)
     }
 }
 

@@ -36,7 +36,7 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const MAX_IDLE_BYTES: u64 = 2 * CONNECTION_WINDOW as u64;
 /// Bytes of one HTTP/2 client after which it is known what they are: more than a frame, so that a large one counts.
 const LOOK_EVERY: u64 = 48 << 10;
-/// Fewer bytes to what came of them are small frames.
+/// Frames with fewer bytes, on average, are small ones.
 const SMALL: u64 = 1024;
 /// Bytes that are read at once of a client with small frames: some ten requests, some fifty SETTINGS.
 const SHORT_TURN: u32 = 512;
@@ -192,16 +192,16 @@ fn asks_for_nothing(connection: &Connection, seen: &mut (u32, u64)) -> bool {
 }
 
 /// How much of an HTTP/2 client is read at once: little while frames are small, as what they cost is not their bytes.
-/// `since`: parts and bytes when that was last looked at.
-fn pace(connection: &Connection, since: &mut (u32, u64)) {
-    let (parts, bytes) = (connection.flow.parts.get(), connection.line.bytes.load(Relaxed));
+/// `since`: frames and bytes when that was last looked at.
+fn pace(line: &Line, since: &mut (u32, u64)) {
+    let (frames, bytes) = (line.frames.load(Relaxed), line.bytes.load(Relaxed));
     let came = bytes - since.1;
     if came < LOOK_EVERY {
         return;
     }
-    let small = came < SMALL * u64::from(parts.wrapping_sub(since.0)) || parts == since.0;
-    connection.line.turn.store(if small { SHORT_TURN } else { TURN }, Relaxed);
-    *since = (parts, bytes);
+    let small = came < SMALL * u64::from(frames.wrapping_sub(since.0));
+    line.turn.store(if small { SHORT_TURN } else { TURN }, Relaxed);
+    *since = (frames, bytes);
 }
 
 /// What hyper ended the connection for, if it is for what came on it: hyper has answered 400 or 431, or said
@@ -252,7 +252,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             }
             Poll::Pending => {
                 if entry.protocol() == Protocol::Http2 {
-                    pace(client, &mut paced);
+                    pace(&client.line, &mut paced);
                     if asks_for_nothing(client, &mut seen) {
                         unread(client, Protocol::Http2, Kind::Http2Flood.into());
                         return Poll::Ready(());

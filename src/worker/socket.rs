@@ -1,7 +1,9 @@
 //! A client's socket as hyper uses it: its HTTP/1 heads are looked at on the way in, and the board is told what
 //! moves and whether it is full.
 
+use super::connection::HTTP2_PREFACE;
 use crate::drain::Backlog;
+use crate::http::Frames;
 use crate::http::line::{Inlet, Line};
 use crate::upstream::poll_write_list;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -18,6 +20,8 @@ pub(super) struct Socket<S> {
     stream: S,
     line: Arc<Line>,
     inlet: Inlet,
+    /// Those of an HTTP/2 client.
+    frames: Option<Box<Frames>>,
     /// What was read behind a head whose exchange had not begun.
     held: Vec<u8>,
     backlog: Backlog,
@@ -31,7 +35,8 @@ impl<S> Socket<S> {
     /// Around `stream`; `line` is what its exchanges know of it.
     pub(super) fn new(stream: S, http2: bool, line: Arc<Line>, backlog: Backlog) -> Socket<S> {
         let inlet = if http2 { Inlet::open() } else { Inlet::default() };
-        Socket { stream, line, inlet, held: Vec::new(), backlog, flushing: false, read: 0 }
+        let frames = http2.then(|| Box::new(Frames::behind(HTTP2_PREFACE.len())));
+        Socket { stream, line, inlet, frames, held: Vec::new(), backlog, flushing: false, read: 0 }
     }
 
     /// Gives of what is held as much as may pass.
@@ -97,6 +102,9 @@ impl<S: AsyncRead + Unpin> Read for Socket<S> {
         let came = read.filled_mut();
         this.line.bytes.store(this.line.bytes.load(Relaxed) + came.len() as u64, Relaxed);
         this.read += came.len();
+        if let Some(frames) = &mut this.frames {
+            frames.walk(came, |_| count(&this.line.frames));
+        }
         let passed = this.inlet.pass(came, &this.line);
         if passed < came.len() {
             if passed == 0 && !this.inlet.is_broken() {
