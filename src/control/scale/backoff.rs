@@ -45,12 +45,16 @@ impl Backoff {
 
     /// Why nobody is to wait for the next start, while the circuit is open.
     pub fn shut(&self, now: Instant) -> Option<Kind> {
-        let vain = self.streak >= TRIP || self.last == Some(Kind::CannotStart);
-        self.until(now).filter(|_| vain)?;
+        self.until(now).filter(|_| self.is_vain())?;
         self.last.map(|kind| match kind {
             Kind::Crashed | Kind::ExitedEarly => Kind::CrashLoop,
             kind => kind,
         })
+    }
+
+    /// Whether every start has failed for so long that the circuit is open between trials.
+    pub fn is_vain(&self) -> bool {
+        self.streak >= TRIP || self.last == Some(Kind::CannotStart)
     }
 
     /// Whether no more than one instance is to be started until one is ready.
@@ -164,6 +168,7 @@ mod tests {
         assert_eq!(backoff.shut(now), want, "{kinds:?}");
         let later = backoff.until(now).unwrap_or(now);
         assert_eq!(backoff.shut(later), None, "the trial is due: {kinds:?}");
+        assert_eq!(backoff.is_vain(), want.is_some(), "a trial that is due has not succeeded: {kinds:?}");
     }
 
     #[test]

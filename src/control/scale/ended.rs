@@ -103,7 +103,7 @@ impl Unit {
     pub fn failed(&mut self, now: Instant, crash: Crash, failure: Failure, floor: &mut Floor) {
         self.crashes += 1;
         self.metrics.crashes.inc();
-        let was_shut = self.backoff.shut(now).is_some();
+        let was_vain = self.backoff.is_vain();
         self.backoff.failed(now, failure, floor.random.f64());
         let mut refused = 0;
         if self.present() == 0 {
@@ -118,7 +118,7 @@ impl Unit {
         let class = failure.kind.name();
         tracing::warn!(instance = &*crash.instance, class, refused, last_line, "the instance {}", crash.how);
         self.last_crash = Some(crash);
-        if let (false, Some(kind)) = (was_shut, self.backoff.shut(now)) {
+        if let (false, Some(kind)) = (was_vain, self.backoff.shut(now)) {
             let trial = self.backoff.until(now).unwrap_or(now).saturating_duration_since(now);
             tracing::warn!(
                 revision = &*self.members.key,
