@@ -26,18 +26,20 @@ fuzz_target!(|text: &str| {
     compiles(&alone.config);
     let again = load(&[file("a.yaml", text)], &options, None);
     assert_eq!(alone.config, again.config, "the same text means the same");
+    assert_eq!(alone.config, alone.kept.config(&options), "what is kept means the same");
 
     // A half-written file deletes nothing, and another file's good object does not suffer.
     let before = load(&[file("a.yaml", text), file("z.yaml", GOOD)], &options, None);
     let half = &text[..text.floor_char_boundary(text.len() / 2)];
-    let after = load(&[file("a.yaml", half), file("z.yaml", GOOD)], &options, Some(&before));
+    let after = load(&[file("a.yaml", half), file("z.yaml", GOOD)], &options, Some(&before.kept));
     compiles(&after.config);
-    let back = load(&[file("a.yaml", text), file("z.yaml", GOOD)], &options, Some(&after));
+    assert_eq!(after.config, after.kept.config(&options), "of two texts as well");
+    let back = load(&[file("a.yaml", text), file("z.yaml", GOOD)], &options, Some(&after.kept));
     compiles(&back.config);
 });
 
 fn file(path: &str, text: &str) -> File {
-    File { path: PathBuf::from(path), text: Ok(text.to_owned()) }
+    File { path: PathBuf::from(path), text: Ok(text.into()) }
 }
 
 /// What resolution lets through, a snapshot can be built from.

@@ -3,6 +3,10 @@
 //! Loading is total and the same at start-up and on every reload. What cannot be read is set aside and its
 //! last good version stays; nothing here opens a file.
 
+mod kept;
+
+pub use kept::Kept;
+
 use crate::api::istio::Suspect;
 use crate::api::mesh::MeshConfig;
 use crate::api::{self, Object};
@@ -10,18 +14,20 @@ use crate::lint;
 use crate::model::{Config, ObjectRef, Workload};
 use crate::report::{Level, Place, Problem, Report};
 use crate::resolve::{self, Input, functions};
+use kept::Read;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// One file of the input.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     /// As it is to be named in messages; files are taken in the order of their paths.
     pub path: PathBuf,
     /// Its text, or why it cannot be read.
-    pub text: Result<String, String>,
+    pub text: Result<Arc<str>, String>,
 }
 
 /// What the command line says about the input.
@@ -104,14 +110,13 @@ pub struct Loaded {
     /// Why a sidecar must not serve: what it may be asked to enforce cannot be known. Every request to its
     /// workload is refused meanwhile. Empty for others.
     pub blockers: Vec<String>,
-    /// The objects in use: the last good version of each.
-    objects: Vec<Arc<Object>>,
-    mesh_file: Option<Arc<MeshConfig>>,
+    /// What to keep of all this: the last good version of each object is in it.
+    pub kept: Kept,
 }
 
 /// Loads `files`. `previous` gives the last good versions of what cannot be read now; it is not needed.
-pub fn load(files: &[File], options: &Options, previous: Option<&Loaded>) -> Loaded {
-    let mut reading = Reading { previous, ..Reading::default() };
+pub fn load(files: &[File], options: &Options, previous: Option<&Kept>) -> Loaded {
+    let mut reading = Reading { previous, namespace: &options.namespace, ..Reading::default() };
     let mut files: Vec<&File> = files.iter().collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
     for file in files {
@@ -120,22 +125,24 @@ pub fn load(files: &[File], options: &Options, previous: Option<&Loaded>) -> Loa
     let mesh_file = reading.mesh_file(options);
     let objects = reading.finish();
     let Reading { mut problems, quarantined, suspects, mut lost, .. } = reading;
-    let input = Input::new(&objects, &suspects);
-    let resolved = resolve::resolve(&input, mesh_file.as_deref(), options, &mut problems);
+    if options.sidecar.is_none() {
+        lost.clear();
+    } else if objects.is_empty() {
+        lost.push("no configuration: no object could be read".to_owned());
+    }
+    let kept = Kept::new(&objects, suspects, lost, mesh_file);
+    let input = Input::new(objects.iter().map(|read| &*read.object), &kept.suspects);
+    let mut resolved = resolve::resolve(&input, kept.mesh_file.as_deref(), options, &mut problems);
     let root = resolved.config.mesh.root_namespace.clone();
     lint::check(&input, &resolved.registry, &root, &mut problems);
-    let mut config = resolved.config;
     let quarantined = quarantined.into_iter().collect();
     let mut blockers = Vec::new();
     if options.sidecar.is_some() {
-        if objects.is_empty() {
-            lost.push("no configuration: no object could be read".to_owned());
-        }
-        blockers = resolve::sidecar::blockers(&config);
-        lost.iter().for_each(|reason| resolve::sidecar::close(&mut config, reason));
-        blockers.extend(lost);
+        blockers = resolve::sidecar::blockers(&resolved.config);
+        blockers.extend(kept.lost.iter().cloned());
+        kept.close(&mut resolved.config);
     }
-    Loaded { config, report: Report::new(problems), quarantined, blockers, objects, mesh_file }
+    Loaded { config: resolved.config, report: Report::new(problems), quarantined, blockers, kept }
 }
 
 /// What tells objects apart; the revision's name too, as the documents of one function are its history.
@@ -149,8 +156,11 @@ fn identity(object: &Object) -> (&ObjectRef, Option<&str>) {
 
 #[derive(Default)]
 struct Reading<'a> {
-    previous: Option<&'a Loaded>,
-    objects: Vec<Arc<Object>>,
+    previous: Option<&'a Kept>,
+    namespace: &'a str,
+    /// What `previous` comes to, once somebody asks.
+    last_good: OnceCell<Vec<Read>>,
+    objects: Vec<Read>,
     bad: BTreeSet<ObjectRef>,
     problems: Vec<Problem>,
     quarantined: BTreeSet<ObjectRef>,
@@ -159,9 +169,10 @@ struct Reading<'a> {
     lost: Vec<String>,
 }
 
-impl<'a> Reading<'a> {
-    fn last_good(&self) -> &'a [Arc<Object>] {
-        self.previous.map_or(&[], |previous| &previous.objects)
+impl Reading<'_> {
+    fn last_good(&self) -> &[Read] {
+        let objects = |previous: &Kept| previous.objects(self.namespace);
+        self.last_good.get_or_init(|| self.previous.map(objects).unwrap_or_default())
     }
 
     fn read(&mut self, file: &File, options: &Options) {
@@ -182,7 +193,8 @@ impl<'a> Reading<'a> {
             self.lost.push(format!("{} has syntax errors", file.path.display()));
         }
         if !kept {
-            self.objects.extend(parsed.objects.into_iter().map(Arc::new));
+            let read = |object| Read { object: Arc::new(object), text: text.clone() };
+            self.objects.extend(parsed.objects.into_iter().map(read));
             self.bad.extend(parsed.bad);
         }
         self.suspects.extend(parsed.suspects);
@@ -190,12 +202,12 @@ impl<'a> Reading<'a> {
 
     /// Keeps what was last read from a file; false when nothing was.
     fn keep(&mut self, file: &Path) -> bool {
-        let before = self.objects.len();
-        self.objects.extend(self.last_good().iter().filter(|object| *object.meta().file == *file).cloned());
-        for object in &self.objects[before..] {
-            self.quarantined.insert(object.meta().object.clone());
-        }
-        self.objects.len() > before
+        let of_file = |read: &&Read| *read.object.meta().file == *file;
+        let kept: Vec<Read> = self.last_good().iter().filter(of_file).cloned().collect();
+        let any = !kept.is_empty();
+        self.quarantined.extend(kept.iter().map(|read| read.object.meta().object.clone()));
+        self.objects.extend(kept);
+        any
     }
 
     fn mesh_file(&mut self, options: &Options) -> Option<Arc<MeshConfig>> {
@@ -223,44 +235,44 @@ impl<'a> Reading<'a> {
     }
 
     /// Puts the last good versions of bad objects in their places and refuses second ones.
-    fn finish(&mut self) -> Vec<Arc<Object>> {
+    fn finish(&mut self) -> Vec<Read> {
         let bad = std::mem::take(&mut self.bad);
-        for good in self.last_good() {
-            let missing = || self.objects.iter().all(|object| identity(object) != identity(good));
-            if bad.contains(&good.meta().object) && missing() {
-                self.objects.push(good.clone());
+        let mut objects = std::mem::take(&mut self.objects);
+        // Who has nothing bad needs nothing of before.
+        let last_good = if bad.is_empty() { &[] } else { self.last_good() };
+        for good in last_good.iter().filter(|good| bad.contains(&good.object.meta().object)) {
+            if objects.iter().all(|read| identity(&read.object) != identity(&good.object)) {
+                objects.push(good.clone());
             }
         }
         self.quarantined.extend(bad);
-        let mut objects = std::mem::take(&mut self.objects);
-        objects.sort_by(|a, b| {
-            let place = |object: &Arc<Object>| (object.meta().file.clone(), object.meta().at);
-            place(a).cmp(&place(b))
-        });
+        kept::in_order(&mut objects);
         // Of what was good once, the last good version asks what it asked.
-        let never_good = |suspect: &Suspect| objects.iter().all(|o| o.meta().object != suspect.meta.object);
+        let never_good =
+            |suspect: &Suspect| objects.iter().all(|read| read.object.meta().object != suspect.meta.object);
         self.suspects.retain(never_good);
         self.refuse_repeated(objects)
     }
 
-    fn refuse_repeated(&mut self, objects: Vec<Arc<Object>>) -> Vec<Arc<Object>> {
+    fn refuse_repeated(&mut self, objects: Vec<Read>) -> Vec<Read> {
         let mut first: BTreeMap<(ObjectRef, Option<String>), Arc<Object>> = BTreeMap::new();
         let mut kept = Vec::with_capacity(objects.len());
-        for object in objects {
-            let (reference, revision) = identity(&object);
+        for read in objects {
+            let object = &read.object;
+            let (reference, revision) = identity(object);
             let key = (reference.clone(), revision.map(str::to_owned));
             match first.get(&key) {
-                Some(earlier) if !may_repeat(&object) && !same_revision(earlier, &object) => {
-                    self.problems.push(repeated(earlier, &object));
+                Some(earlier) if !may_repeat(object) && !same_revision(earlier, object) => {
+                    self.problems.push(repeated(earlier, object));
                     self.quarantined.insert(key.0);
-                    if let Some(selection) = object.selection().filter(|_| **earlier != *object) {
+                    if let Some(selection) = object.selection().filter(|_| *earlier != *object) {
                         let (meta, selection) = (object.meta().clone(), Some(selection.clone()));
                         self.suspects.push(Suspect { meta, selection });
                     }
                 }
                 _ => {
                     first.entry(key).or_insert_with(|| object.clone());
-                    kept.push(object);
+                    kept.push(read);
                 }
             }
         }

@@ -7,6 +7,7 @@ use super::simulated;
 use crate::cli::run::{AccessLog as LogFlag, RunArgs};
 use crate::clock;
 use crate::control::discover::{Discover, Event};
+use crate::control::process;
 use crate::control::reload::changes::{Changes, Reload};
 use crate::control::reload::{Paths, Texts};
 use crate::control::scale::Scaler;
@@ -17,7 +18,7 @@ use crate::telemetry::access_log::{AccessLog, Encoding, Format, Target};
 use crate::tls::Keyring;
 use crate::worker::Order;
 use parking_lot::Mutex;
-use proxy_config::load::{Loaded, load};
+use proxy_config::load::{Kept, Loaded, Options, load};
 use proxy_config::model::{self, Config};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -47,11 +48,19 @@ pub(super) struct Engine {
 #[derive(Default)]
 struct State {
     generation: u64,
-    loaded: Option<Loaded>,
+    /// What is served, as what it was made from.
+    kept: Arc<Kept>,
+    /// The texts that were read last.
+    texts: Texts,
+    blockers: Vec<String>,
+    /// Callers of a workload may come with mutual TLS.
+    asks_for_certificate: bool,
     listeners: HashMap<String, (model::Bind, SocketAddr)>,
     /// Listeners that could not be bound, and why.
     unbound: BTreeMap<String, String>,
-    last: Option<Reload>,
+    /// Every listener that there should be, without its routes, while some could not be bound.
+    wanted: Vec<model::Listener>,
+    last: Option<Arc<Reload>>,
     log: Option<(model::AccessLog, Arc<AccessLog>)>,
     swept: HashMap<Arc<str>, Instant>,
     /// What was said about identities that are simulated.
@@ -65,15 +74,23 @@ pub(super) fn paths(args: &RunArgs) -> Paths {
     Paths { paths: args.serve.paths.clone(), mesh_file: args.serve.load.mesh_config.clone() }
 }
 
+/// The first texts, and what they come to.
+pub(super) struct First {
+    texts: Texts,
+    pub(super) loaded: Loaded,
+}
+
 /// Reads and resolves everything once, before there is anything to serve it.
-pub(super) fn first_load(args: &RunArgs, cgroups: &Cgroups) -> Loaded {
-    read(args, paths(args).read(), None, cgroups)
+pub(super) fn first_load(args: &RunArgs, cgroups: &Cgroups) -> First {
+    let texts = paths(args).read();
+    let loaded = process::aside(|| read(args, &texts, None, cgroups));
+    First { texts, loaded }
 }
 
 /// Resolves `texts`. The first configuration with a use for control groups finds out whether there are any, and is
 /// resolved once more with what is known then.
-fn read(args: &RunArgs, texts: Texts, before: Option<&Loaded>, cgroups: &Cgroups) -> Loaded {
-    let mut options = args.options(texts.mesh_file);
+fn read(args: &RunArgs, texts: &Texts, before: Option<&Kept>, cgroups: &Cgroups) -> Loaded {
+    let mut options = args.options(texts.mesh_file.clone());
     options.unmet = cgroups.unmet();
     let loaded = load(&texts.files, &options, before);
     if cgroups.is_prepared() || !loaded.config.revisions.iter().any(|revision| cgroup::wanted(revision)) {
@@ -89,15 +106,16 @@ impl Engine {
         Engine { parts, state: Mutex::default(), rest: OnceLock::new() }
     }
 
-    /// Brings up the first configuration. An address that cannot be had is an error here.
-    pub(super) fn begin(&self, first: Loaded) -> Result<(), String> {
+    /// Brings up the first configuration, and returns it. An address that cannot be had is an error here.
+    pub(super) fn begin(&self, first: First) -> Result<Config, String> {
         let mut state = self.state.lock();
         let began = self.parts.began;
-        self.take(&mut state, first, began);
+        state.texts = first.texts;
+        let config = self.take(&mut state, first.loaded, &Config::default(), began);
         if let Some(refused) = state.last.as_ref().and_then(|last| last.refused.clone()) {
             return Err(refused);
         }
-        if state.loaded.as_ref().is_some_and(|loaded| serves_nothing(&loaded.config)) {
+        if serves_nothing(&config) {
             let paths: Vec<_> =
                 self.parts.args.serve.paths.iter().map(|path| path.display().to_string()).collect();
             tracing::warn!(
@@ -107,38 +125,53 @@ impl Engine {
             );
         }
         let unbound: Vec<&str> = state.unbound.values().map(String::as_str).collect();
-        if unbound.is_empty() { Ok(()) } else { Err(unbound.join("; ")) }
+        if unbound.is_empty() { Ok(config) } else { Err(unbound.join("; ")) }
     }
 
-    /// From now on functions are started and names looked up.
-    pub(super) fn attach(&self, scaler: Scaler, discover: Discover) {
+    /// From now on functions are started and names looked up, at first those of `config`.
+    pub(super) fn attach(&self, scaler: Scaler, discover: Discover, config: &Config) {
         // Nothing else sets it.
         let _ = self.rest.set((scaler, discover));
-        let state = self.state.lock();
-        if let Some(loaded) = &state.loaded {
-            self.tell(&loaded.config);
-        }
+        let _one_at_a_time = self.state.lock();
+        self.tell(config);
     }
 
-    /// The files have changed.
+    /// The files have changed, or are looked at for the first time.
     pub(super) fn apply(&self, texts: Texts) {
         let began = clock::now();
         let mut state = self.state.lock();
-        let loaded = read(&self.parts.args, texts, state.loaded.as_ref(), &self.parts.cgroups);
-        let same = state.loaded.as_ref().is_some_and(|old| {
-            old.config == loaded.config && old.report == loaded.report && state.unbound.is_empty()
+        if state.texts == texts && state.unbound.is_empty() {
+            Arc::make_mut(&mut state.kept).share(&texts.files);
+            state.texts = texts;
+            return;
+        }
+        let both = || {
+            let loaded = read(&self.parts.args, &texts, Some(&state.kept), &self.parts.cgroups);
+            (loaded, self.config(&state.kept))
+        };
+        let (loaded, old) = process::aside(both);
+        state.texts = texts;
+        let last = state.last.as_ref().filter(|last| last.refused.is_none());
+        let same = last.is_some_and(|last| {
+            old == loaded.config && last.report == loaded.report && state.unbound.is_empty()
         });
-        if !same {
-            self.take(&mut state, loaded, began);
+        if same {
+            state.kept = Arc::new(loaded.kept);
+        } else {
+            self.take(&mut state, loaded, &old, began);
         }
     }
 
-    /// Serves what was loaded, unless it is refused as a whole.
-    fn take(&self, state: &mut State, loaded: Loaded, began: Instant) {
+    /// What is kept, made again.
+    fn config(&self, kept: &Kept) -> Config {
+        let options = self.parts.args.options(None);
+        kept.config(&Options { unmet: self.parts.cgroups.unmet(), ..options })
+    }
+
+    /// Serves what was loaded in the place of `old`, unless it is refused as a whole.
+    fn take(&self, state: &mut State, loaded: Loaded, old: &Config, began: Instant) -> Config {
         let args = &self.parts.args;
         let metrics = &self.parts.environment.telemetry.metrics;
-        let empty = Config::default();
-        let old = state.loaded.as_ref().map_or(&empty, |loaded| &loaded.config);
         let changes = Changes::between(old, &loaded.config);
         let refused = (args.serve.strict && loaded.report.has_errors())
             .then(|| "the configuration has errors, and --strict refuses it then".to_owned());
@@ -146,6 +179,9 @@ impl Engine {
         if refused.is_none() {
             state.generation += 1;
             self.serve(state, &loaded.config);
+            state.kept = Arc::new(loaded.kept);
+            state.blockers = loaded.blockers;
+            state.asks_for_certificate = asks_for_certificate(&loaded.config);
             metrics.reloads.inc();
             let wall = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             metrics.last_success.set(wall.as_secs_f64());
@@ -156,21 +192,19 @@ impl Engine {
             generation: state.generation,
             at: clock::wall(),
             took: clock::now().saturating_duration_since(began),
-            refused: refused.clone(),
+            refused,
             changes,
-            report: loaded.report.clone(),
-            quarantined: loaded.quarantined.clone(),
+            report: loaded.report,
+            quarantined: loaded.quarantined,
         };
-        reload.log(state.last.as_ref());
+        reload.log(state.last.as_deref());
         let mut told = serde_json::Map::new();
         told.insert("generation".to_owned(), reload.generation.into());
         told.insert("refused".to_owned(), reload.refused.clone().into());
         told.insert("quarantined".to_owned(), reload.quarantined.len().into());
         self.parts.environment.telemetry.audit.tell("reload", told);
-        state.last = Some(reload);
-        if refused.is_none() {
-            state.loaded = Some(loaded);
-        }
+        state.last = Some(Arc::new(reload));
+        loaded.config
     }
 
     /// Compiles, binds, publishes, and tells those who start and look up.
@@ -188,7 +222,7 @@ impl Engine {
         let keyring = &self.parts.environment.keyring;
         self.parts.environment.telemetry.secure.certificates(keyring.shown());
         self.parts.published.publish(compiled.snapshot);
-        self.listen(state, config);
+        self.listen(state, &config.listeners);
         if self.rest.get().is_some() {
             self.tell(config);
         }
@@ -209,7 +243,7 @@ impl Engine {
     /// A new listener that wants the address of one that goes takes over its sockets and connections: no
     /// client is turned away in between.
     fn hand_over(&self, state: &mut State, config: &Config) {
-        for old in gone(state, config) {
+        for old in gone(state, &config.listeners) {
             let Some((_, address)) = state.listeners.get(&old).copied() else { continue };
             let heir = |listener: &&model::Listener| {
                 !state.listeners.contains_key(&listener.name)
@@ -226,8 +260,8 @@ impl Engine {
     }
 
     /// Opens what is new, closes what is gone.
-    fn listen(&self, state: &mut State, config: &Config) {
-        for name in gone(state, config) {
+    fn listen(&self, state: &mut State, listeners: &[model::Listener]) {
+        for name in gone(state, listeners) {
             let number = self.parts.environment.number(&name);
             self.order(|| Order::Close { number });
             if let Some((_, address)) = state.listeners.remove(&name) {
@@ -235,7 +269,7 @@ impl Engine {
             }
         }
         let before = std::mem::take(&mut state.unbound);
-        for listener in &config.listeners {
+        for listener in listeners {
             if state.listeners.contains_key(&listener.name) {
                 continue;
             }
@@ -249,6 +283,8 @@ impl Engine {
                 }
             }
         }
+        let again = !state.unbound.is_empty();
+        state.wanted = listeners.iter().filter(|_| again).map(model::Listener::without_routes).collect();
     }
 
     fn bind(&self, state: &State, listener: &model::Listener) -> Result<Bound, String> {
@@ -342,12 +378,10 @@ impl Engine {
     pub(super) fn certificates(&self) {
         let environment = &self.parts.environment;
         let mut state = self.state.lock();
-        if environment.keyring.refresh()
-            && let Some(loaded) = state.loaded.take()
-        {
+        if environment.keyring.refresh() && state.generation > 0 {
             state.generation += 1;
-            self.serve(&mut state, &loaded.config);
-            state.loaded = Some(loaded);
+            let config = process::aside(|| self.config(&state.kept));
+            self.serve(&mut state, &config);
             tracing::info!(
                 generation = state.generation,
                 "certificates have changed, and the new ones are in force"
@@ -383,11 +417,9 @@ impl Engine {
     pub(super) fn sweep(&self, now: Instant) {
         let snapshot = self.parts.published.current();
         let mut state = self.state.lock();
-        if !state.unbound.is_empty()
-            && let Some(loaded) = state.loaded.take()
-        {
-            self.listen(&mut state, &loaded.config);
-            state.loaded = Some(loaded);
+        if !state.unbound.is_empty() {
+            let wanted = std::mem::take(&mut state.wanted);
+            self.listen(&mut state, &wanted);
         }
         state.swept.retain(|name, _| snapshot.destinations.contains_key(name));
         snapshot.expire_held(now);
@@ -419,26 +451,26 @@ impl Engine {
             return Err(why);
         }
         let beside = self.parts.args.sidecar.is_some() && self.parts.args.serve.certs.is_none();
-        if beside && state.loaded.as_ref().is_some_and(|loaded| asks_for_certificate(&loaded.config)) {
+        if beside && state.asks_for_certificate {
             return Err(
                 "--certs names no certificate of the workload; it is reached without in mode DISABLE \
                         alone"
                     .to_owned(),
             );
         }
-        if let Some(blocker) = state.loaded.as_ref().and_then(|loaded| loaded.blockers.first()) {
+        if let Some(blocker) = state.blockers.first() {
             return Err(format!("{blocker}; every request is refused until it is good"));
         }
         // What a later configuration asks for and cannot have is no reason to stop serving the rest.
         if self.rest.get().is_none() { Err("still starting".to_owned()) } else { Ok(()) }
     }
 
-    /// Calls `tell` with what is served, for the admin API.
+    /// Calls `tell` with what is served, for the admin API. Takes as long as to resolve it all.
     pub(super) fn look<T>(&self, tell: impl FnOnce(u64, &Config, Option<&Reload>) -> T) -> T {
         let state = self.state.lock();
-        let empty = Config::default();
-        let config = state.loaded.as_ref().map_or(&empty, |loaded| &loaded.config);
-        tell(state.generation, config, state.last.as_ref())
+        let (generation, kept, last) = (state.generation, state.kept.clone(), state.last.clone());
+        drop(state);
+        tell(generation, &self.config(&kept), last.as_deref())
     }
 
     /// The snapshot in force.
@@ -448,8 +480,8 @@ impl Engine {
 }
 
 /// Names of listeners that the configuration no longer has.
-fn gone(state: &State, config: &Config) -> Vec<String> {
-    let stays = |name: &str, bind| config.listeners.iter().any(|l| l.name == name && l.bind == bind);
+fn gone(state: &State, listeners: &[model::Listener]) -> Vec<String> {
+    let stays = |name: &str, bind| listeners.iter().any(|l| l.name == name && l.bind == bind);
     let bound = state.listeners.iter();
     bound.filter(|(name, (bind, _))| !stays(name, *bind)).map(|(name, _)| name.clone()).collect()
 }

@@ -18,8 +18,8 @@ use crate::control::jwks;
 use crate::control::log::Log;
 use crate::control::memory::Memory;
 use crate::control::process;
-use crate::control::reload::Watcher;
 use crate::control::reload::certificates::{Certificates, Holder};
+use crate::control::reload::{STACK, Watcher};
 use crate::control::scale::{Scaler, Setup};
 use crate::drain::{Drain, Timing};
 use crate::driver::cgroup::Cgroups;
@@ -79,6 +79,7 @@ fn start(args: RunArgs, log: Log) -> Result<ExitCode, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
+        .thread_stack_size(STACK)
         .build()
         .map_err(|error| format!("no runtime: {error}"))?;
     runtime.block_on(serve(args, log, files))
@@ -89,7 +90,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let signals = process::Signals::take().map_err(|error| format!("signals cannot be had: {error}"))?;
     let cgroups = Arc::new(Cgroups::new(args.serve.cgroup.clone()));
     let first = engine::first_load(&args, &cgroups);
-    let workers = worker_count(&args, first.config.mesh.concurrency);
+    let workers = worker_count(&args, first.loaded.config.mesh.concurrency);
     let drain = Drain::new(Timing { delay: args.drain_delay(), timeout: args.serve.drain_timeout });
     let telemetry = telemetry(workers, &args.serve.audit_log)?;
     let bell = Arc::new(Bell::new());
@@ -115,7 +116,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
         began,
         cgroups: cgroups.clone(),
     }));
-    engine.begin(first)?;
+    let config = engine.begin(first)?;
     let mesh = engine.address_of("mesh");
     let settings = surroundings(mesh, passes, cgroups.clone())?;
     let (ceiling, flavour, pace) = (args.alone.max_instances, args.alone.autoscaler.into(), args.pace());
@@ -123,7 +124,8 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
     let scaler = Scaler::spawn(setup, |events| Box::new(Processes::new(settings, events)));
     let lookups = engine.clone();
     let discover = Discover::spawn(discover::System::default(), move |event| lookups.found(event));
-    engine.attach(scaler.clone(), discover);
+    engine.attach(scaler.clone(), discover, &config);
+    drop(config);
     let (watcher, certificates) = watch(&args, &engine)?;
     let source =
         Arc::new(Told { engine: engine.clone(), scaler: scaler.clone(), telemetry: telemetry.clone() });
@@ -133,6 +135,7 @@ async fn serve(args: RunArgs, log: Log, open_files: u64) -> Result<ExitCode, Str
         tokio::spawn(admin::serve(Face::Stats, socket, admin));
     }
     tokio::spawn(join(sweep(engine.clone()), jwks::run(keys, telemetry.clone())));
+    process::trim();
     process::forget_start();
     let left = {
         tokio::select! {

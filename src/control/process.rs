@@ -14,19 +14,46 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// More open files than this are never asked for: some programs walk through all that they might have.
 const MAX_FILES: u64 = 1 << 20;
 
-static TRIM: OnceLock<fn()> = OnceLock::new();
+static MEMORY: OnceLock<Memory> = OnceLock::new();
 
-/// How memory is given back; the program that chose the allocator knows. The first one holds.
-pub fn on_trim(trim: fn()) {
-    let _ = TRIM.set(trim);
+/// What the allocator can do beside its work; the program that chose it knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Gives freed memory back to the system.
+    pub trim: fn(),
+    /// From now on this thread's memory comes from a place that is for what is soon given back; returns where it came
+    /// from before.
+    pub aside: fn() -> u32,
+    /// From now on it comes from there again.
+    pub back: fn(u32),
+}
+
+/// Says what the allocator can do. The first one holds.
+pub fn on_memory(memory: Memory) {
+    let _ = MEMORY.set(memory);
 }
 
 /// Gives freed memory back to the system; to be called where much has been freed at once, and never on a
 /// worker. Does nothing where the allocator does not need it.
 pub fn trim() {
-    if let Some(trim) = TRIM.get() {
-        trim();
+    if let Some(memory) = MEMORY.get() {
+        (memory.trim)();
     }
+}
+
+/// Does `work` with memory from a place of its own, where most of it is given back soon: what stays would else lie
+/// scattered among what goes, and hold its pages. Never on a worker.
+pub fn aside<T>(work: impl FnOnce() -> T) -> T {
+    struct Back(Option<(fn(u32), u32)>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            if let Some((back, place)) = self.0 {
+                back(place);
+            }
+        }
+    }
+    let _back = Back(MEMORY.get().map(|memory| (memory.back, (memory.aside)())));
+    work()
 }
 
 /// Lets go of the program's own code: most of what has run by the end of the start never runs again, and counts

@@ -24,6 +24,23 @@ pub struct Listener {
     pub forwarding: Forwarding,
 }
 
+impl Listener {
+    /// The same, with nothing to serve.
+    #[must_use]
+    pub fn without_routes(&self) -> Listener {
+        Listener {
+            name: self.name.clone(),
+            direction: self.direction,
+            bind: self.bind,
+            tables: Tables::One(Table::default()),
+            origins: self.origins.clone(),
+            tls: self.tls.clone(),
+            guard: self.guard.clone(),
+            forwarding: self.forwarding,
+        }
+    }
+}
+
 /// What a listener believes and passes on of those whom a request has passed before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forwarding {

@@ -62,10 +62,10 @@ pub(crate) struct Input<'a> {
 
 impl<'a> Input<'a> {
     /// Sorts objects, which are in path order and then document order, by kind.
-    pub fn new(objects: &'a [Arc<Object>], suspects: &'a [istio::Suspect]) -> Input<'a> {
+    pub fn new(objects: impl IntoIterator<Item = &'a Object>, suspects: &'a [istio::Suspect]) -> Input<'a> {
         let mut input = Input { suspects, ..Input::default() };
         for object in objects {
-            match &**object {
+            match object {
                 Object::Gateway(o) => input.gateways.push(o),
                 Object::VirtualService(o) => input.virtual_services.push(o),
                 Object::DestinationRule(o) => input.destination_rules.push(o),
@@ -152,7 +152,7 @@ pub(crate) fn resolve(
     let own = options.sidecar.as_ref().map(|own| &own.workload);
     forwarding::fill(&mut listeners, input, written, own);
     let ext_authz = security::providers(written, &input.authorization_policies, &registry, problems);
-    let mut config = Config {
+    let config = Config {
         revisions: if certified { Vec::new() } else { revisions(functions, &listeners) },
         clusters,
         listeners,
@@ -161,33 +161,7 @@ pub(crate) fn resolve(
         workload: options.sidecar.as_ref().map(|own| own.workload.clone()),
         mesh,
     };
-    shrink(&mut config);
     Resolved { config, registry }
-}
-
-/// Gives back what lists have left over: a configuration is kept for as long as it is served, and most of its lists have
-/// one entry.
-fn shrink(config: &mut Config) {
-    config.revisions.shrink_to_fit();
-    config.clusters.shrink_to_fit();
-    for listener in &mut config.listeners {
-        let tables: Vec<_> = match &mut listener.tables {
-            Tables::One(table) => vec![table],
-            Tables::ByPort(tables) => tables.values_mut().collect(),
-        };
-        for table in tables {
-            table.hosts.shrink_to_fit();
-            for host in &mut table.hosts {
-                host.domains.shrink_to_fit();
-                host.routes.shrink_to_fit();
-                for route in &mut host.routes {
-                    if let Action::Forward(forward) = &mut route.action {
-                        forward.destinations.shrink_to_fit();
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Every host once: a function goes before a Kubernetes Service, and that before a ServiceEntry. Ports that

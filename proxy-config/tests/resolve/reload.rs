@@ -94,8 +94,8 @@ fn a_file_that_cannot_be_read_keeps_its_objects() {
     let options = Options::default();
     let before = load_files(&[("0.yaml", GATEWAY), ("x.yaml", &rules("a", "200"))], &options, None);
     let unreadable = File { path: PathBuf::from("x.yaml"), text: Err("permission denied".to_owned()) };
-    let gateway = File { path: PathBuf::from("0.yaml"), text: Ok(GATEWAY.to_owned()) };
-    let after = load(&[gateway, unreadable], &options, Some(&before));
+    let gateway = File { path: PathBuf::from("0.yaml"), text: Ok(GATEWAY.into()) };
+    let after = load(&[gateway, unreadable], &options, Some(&before.kept));
     assert_eq!(routes(&after.config), ["gateway:80 a.example.com -> direct 200"]);
     assert!(findings(&after)[0].contains("cannot be read: permission denied"));
 }
@@ -144,7 +144,7 @@ spec: {{template: {{metadata: {{name: {name}}}, spec: {{containerConcurrency: {c
 #[test]
 fn a_bad_mesh_file_keeps_the_last_good_settings() {
     let options = |text: &str| {
-        let file = File { path: PathBuf::from("mesh.yaml"), text: Ok(text.to_owned()) };
+        let file = File { path: PathBuf::from("mesh.yaml"), text: Ok(text.into()) };
         Options { mesh_file: Some(file), ..Options::default() }
     };
     let before = load_files(&[], &options("trustDomain: one.example"), None);

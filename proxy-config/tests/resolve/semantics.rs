@@ -341,7 +341,7 @@ fn the_mesh_settings_of_the_command_line_go_before_those_of_the_files_and_the_fi
     assert_eq!(found.config.mesh.path_normalization, PathNormalization::MergeSlashes);
     assert_eq!(found.config.mesh.access_log.as_ref().map(|log| log.encoding), Some(AccessLogEncoding::Json));
     assert!(findings(&found)[0].contains("SC018"), "{:#?}", findings(&found));
-    let file = File { path: PathBuf::from("mesh.yaml"), text: Ok("trustDomain: own.example".to_owned()) };
+    let file = File { path: PathBuf::from("mesh.yaml"), text: Ok("trustDomain: own.example".into()) };
     let given = load(&Options { mesh_file: Some(file), ..Options::default() });
     assert_eq!(given.config.mesh.trust_domain, "own.example");
     assert_eq!(given.config.mesh.outbound, OutboundMode::RegistryOnly);

@@ -8,9 +8,12 @@ use std::path::PathBuf;
 pub fn load_files(files: &[(&str, &str)], options: &Options, previous: Option<&Loaded>) -> Loaded {
     let files: Vec<File> = files
         .iter()
-        .map(|(path, text)| File { path: PathBuf::from(path), text: Ok((*text).to_owned()) })
+        .map(|(path, text)| File { path: PathBuf::from(path), text: Ok((*text).into()) })
         .collect();
-    load(&files, options, previous)
+    let mut loaded = load(&files, options, previous.map(|loaded| &loaded.kept));
+    assert!(loaded.kept.config(options) == loaded.config, "what is kept means the same");
+    loaded.kept.share(&files);
+    loaded
 }
 
 /// Loads one text as `a.yaml` in namespace `default`.

@@ -80,6 +80,11 @@ const PAGES: [(&str, Page, bool, bool, &str); 12] = [
     ("/logging", Page::Logging, true, false, "?level=debug changes the log; without it, tells the level"),
 ];
 
+/// Whether a page takes more time than others can wait for who share its thread.
+fn takes_long(path: &str) -> bool {
+    PAGES.iter().any(|(known, page, ..)| *known == path && *page == Page::ConfigDump)
+}
+
 impl Admin {
     /// `log`: where there is none, `/logging` answers 501.
     pub fn new(source: Arc<dyn Source>, drain: Arc<Drain>, log: Option<Log>) -> Admin {

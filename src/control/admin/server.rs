@@ -2,6 +2,7 @@
 
 use super::{Admin, Answer, guard, text};
 use crate::clock::Duration;
+use crate::control::process;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -92,7 +93,7 @@ async fn connection(face: Face, stream: TcpStream, admin: Arc<Admin>) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(guarded(face, local, &admin, &request)) }
+        async move { Ok::<_, Infallible>(guarded(face, local, admin, request.map(drop)).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -104,9 +105,19 @@ async fn connection(face: Face, stream: TcpStream, admin: Arc<Admin>) {
     let _ = tokio::time::timeout(MAX_LIFE, served).await;
 }
 
-fn guarded(face: Face, local: IpAddr, admin: &Admin, request: &Request<Incoming>) -> Answer {
-    match guard::refusal(face, local, request.headers()) {
-        Some(reason) => text(StatusCode::FORBIDDEN, reason),
-        None => admin.answer(face, request),
+async fn guarded(face: Face, local: IpAddr, admin: Arc<Admin>, request: Request<()>) -> Answer {
+    if let Some(reason) = guard::refusal(face, local, request.headers()) {
+        return text(StatusCode::FORBIDDEN, reason);
     }
+    if !super::takes_long(request.uri().path()) {
+        return admin.answer(face, &request);
+    }
+    // This thread has functions to start meanwhile.
+    let answer = tokio::task::spawn_blocking(move || {
+        let answer = process::aside(|| admin.answer(face, &request));
+        process::trim();
+        answer
+    });
+    let failed = "this page failed by a defect of this program\n";
+    answer.await.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, failed))
 }

@@ -31,8 +31,8 @@ const GAP: Duration = Duration::from_millis(20);
 /// A change is told after this long even if further files are still changing.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What is called back may parse text of any shape; only what is used of this is ever resident.
-const STACK: usize = 8 << 20;
+/// Of threads that may parse text of any shape; only what is used of this is ever resident.
+pub const STACK: usize = 8 << 20;
 
 /// Where the configuration is.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +44,7 @@ pub struct Paths {
 }
 
 /// All texts at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts {
     /// In the order of the paths given, then of names.
     pub files: Vec<File>,
@@ -351,7 +351,7 @@ mod tests {
         folder.write("a.yaml", "1");
         let paths = Paths { paths: vec![folder.path(".")], mesh_file: Some(folder.path("mesh.yaml")) };
         let texts = paths.read();
-        assert_eq!(texts.mesh_file.unwrap().text.unwrap(), "m");
+        assert_eq!(&*texts.mesh_file.unwrap().text.unwrap(), "m");
         let names: Vec<String> = texts.files.iter().map(|f| folder.name(&f.path)).collect();
         assert_eq!(names, ["a.yaml"]);
         assert!(paths.missing().is_none());
@@ -367,8 +367,8 @@ mod tests {
         let paths = Paths { paths: vec![folder.path(".")], mesh_file: None };
         let _watcher = Watcher::spawn(paths, move |texts| {
             let text = texts.files[0].text.clone().unwrap();
-            told.send(text.clone()).unwrap();
-            assert_ne!(text, "1", "the first one fails");
+            told.send(text.to_string()).unwrap();
+            assert_ne!(&*text, "1", "the first one fails");
         })
         .unwrap();
         assert_eq!(changes.recv_timeout(Duration::from_secs(10)).unwrap(), "1");

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A file is read when it has not changed for this long.
 pub const SETTLE: Duration = Duration::from_millis(100);
@@ -27,7 +28,7 @@ struct Held {
     since: Instant,
     /// The stamp under which `text` was read.
     read: Option<Stamp>,
-    text: Option<Result<String, String>>,
+    text: Option<Result<Arc<str>, String>>,
 }
 
 /// All texts.
@@ -163,7 +164,7 @@ fn settled_at(since: Instant, stamp: &Stamp, now: Instant, wall: SystemTime) -> 
 ///
 /// # Errors
 /// In words for the operator: unreadable, too large, not UTF-8.
-pub fn read(path: &Path) -> Result<String, String> {
+pub fn read(path: &Path) -> Result<Arc<str>, String> {
     let cannot = |error: std::io::Error| error.to_string();
     let file = fs::File::open(path).map_err(cannot)?;
     let mut bytes = Vec::new();
@@ -171,7 +172,7 @@ pub fn read(path: &Path) -> Result<String, String> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(format!("larger than {} MiB", MAX_BYTES >> 20));
     }
-    String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map(Arc::from).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
         format!("not UTF-8: line {line}, byte {good} of the file")
@@ -209,7 +210,7 @@ mod tests {
                 .texts
                 .files()
                 .into_iter()
-                .map(|(_, f)| (self.folder.name(&f.path), f.text.ok()))
+                .map(|(_, f)| (self.folder.name(&f.path), f.text.ok().map(|text| text.to_string())))
                 .collect();
             let wanted: Vec<_> = files.iter().map(|(n, t)| ((*n).to_owned(), t.map(str::to_owned))).collect();
             assert_eq!(found, wanted, "at {ms} ms");
