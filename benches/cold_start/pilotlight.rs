@@ -92,13 +92,15 @@ struct Running {
 impl Running {
     fn start(args: &Args, after: u64, annotations: &str) -> io::Result<Running> {
         let directory = std::env::temp_dir().join(format!("cold-start-{}-{after}", std::process::id()));
-        fs::create_dir_all(&directory)?;
+        // Beside the log: what is written where configuration is watched is looked at.
+        let watched = directory.join("watched");
+        fs::create_dir_all(&watched)?;
         let text: String = (0..args.functions + FIRST).map(|n| document(n, after, annotations)).collect();
-        fs::write(directory.join("functions.yaml"), text)?;
+        fs::write(watched.join("functions.yaml"), text)?;
         let [front, admin] = [free()?, free()?];
         let log = File::create(directory.join("log"))?;
         let mut command = Command::new(&args.pilotlight);
-        command.arg("run").arg(&directory).args(["--workers", "1", "--access-log", "off"]);
+        command.arg("run").arg(&watched).args(["--workers", "1", "--access-log", "off"]);
         command.args(["--http-port", &front.port().to_string(), "--admin", &admin.to_string()]);
         command.args(["--mesh", "127.0.0.1:0", "--max-instances", "1000"]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;

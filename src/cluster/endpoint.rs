@@ -3,8 +3,8 @@
 use super::holder::Line;
 use super::{Health, Members};
 use crate::record::Birth;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
-use std::net::SocketAddr;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{self, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -36,6 +36,8 @@ pub struct Endpoint {
     granted: AtomicU64,
     /// What was behind it has exited.
     ended: AtomicBool,
+    /// A connection to it that nobody has used yet.
+    first: Mutex<Option<TcpStream>>,
 }
 
 impl Endpoint {
@@ -44,9 +46,17 @@ impl Endpoint {
         Arc::new(Endpoint::with(address, name, weight, limit, None))
     }
 
-    /// The same for an instance that was started.
-    pub fn born(address: SocketAddr, name: Arc<str>, limit: u32, birth: Birth) -> Arc<Endpoint> {
-        Arc::new(Endpoint::with(address, name, 1, limit, Some(Arc::new(birth))))
+    /// The same for an instance that was started. `first`: a connection to it that does not block.
+    pub fn born(
+        address: SocketAddr,
+        name: Arc<str>,
+        limit: u32,
+        birth: Birth,
+        first: Option<TcpStream>,
+    ) -> Arc<Endpoint> {
+        let mut endpoint = Endpoint::with(address, name, 1, limit, Some(Arc::new(birth)));
+        endpoint.first = Mutex::new(first);
+        Arc::new(endpoint)
     }
 
     fn with(
@@ -67,12 +77,24 @@ impl Endpoint {
             state: AtomicU64::new(0),
             granted: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            first: Mutex::new(None),
         }
     }
 
     /// How it was started, if it was.
     pub fn birth(&self) -> Option<&Arc<Birth>> {
         self.birth.as_ref()
+    }
+
+    /// The connection it was born with, for the first who wants one.
+    pub fn take_first(&self) -> Option<TcpStream> {
+        self.first.lock().take()
+    }
+
+    /// Closes the connection it was born with, if nobody has taken it: what accepts one at a time is not to wait
+    /// for a request on it.
+    pub fn drop_first(&self) {
+        drop(self.take_first());
     }
 
     /// Exchanges it has now.

@@ -23,7 +23,7 @@ use crate::clock::Duration;
 use futures_util::future::BoxFuture;
 use proxy_config::model::{Revision, amount};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 /// Names an instance within this process; never used again.
@@ -41,7 +41,7 @@ pub struct Order {
 }
 
 /// What happened to an instance.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Event {
     /// It runs.
     Started {
@@ -58,6 +58,8 @@ pub enum Event {
         instance: InstanceId,
         /// Where.
         address: SocketAddr,
+        /// The connection that found it open: one that does not block, on which nothing was sent.
+        first: Option<TcpStream>,
     },
     /// It is gone, with everything it started. The last event of each order.
     Exited {

@@ -106,8 +106,8 @@ impl Processes {
         if self.tools.is_none() {
             let events = self.events.clone();
             // A receiver that is gone needs no events.
-            let opened = move |instance, address| {
-                let _ = events.send(Event::Listening { instance, address });
+            let opened = move |instance, address, first| {
+                let _ = events.send(Event::Listening { instance, address, first: Some(first) });
             };
             let tools = Tools { ready: Arc::new(Ready::new(opened)?), output: Output::start()? };
             self.shared.lock().watchdog = Some(Watchdog::start(self.settings.watchdog.clone())?);

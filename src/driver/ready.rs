@@ -3,7 +3,8 @@
 //! One small thread that sleeps while nothing starts. A timer of the control thread's runtime has a
 //! millisecond's grain, and a connect that is refused costs a few microseconds on the loopback interface,
 //! so this is the cheapest thing that is fast enough. It slows down in proportion to how long an instance
-//! takes, and never uses more than a small share of a processor however many start.
+//! takes, and never uses more than a small share of a processor however many start. The connection that found
+//! the port open is handed on: the request that waits for it needs no other.
 
 use super::InstanceId;
 use crate::clock::{self, Duration, Instant};
@@ -11,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 const EAGER: Duration = Duration::from_micros(300);
@@ -47,11 +48,14 @@ struct Watched {
 }
 
 impl Ready {
-    /// Starts the thread. `opened` is called on it, once for each port that opens.
+    /// Starts the thread. `opened` is called on it, once for each port that opens, with a connection to it that
+    /// does not block.
     ///
     /// # Errors
     /// The system has no thread to give.
-    pub fn new(opened: impl Fn(InstanceId, SocketAddr) + Send + 'static) -> std::io::Result<Ready> {
+    pub fn new(
+        opened: impl Fn(InstanceId, SocketAddr, TcpStream) + Send + 'static,
+    ) -> std::io::Result<Ready> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -81,7 +85,7 @@ impl Drop for Ready {
     }
 }
 
-fn watch(shared: &Shared, opened: &dyn Fn(InstanceId, SocketAddr)) {
+fn watch(shared: &Shared, opened: &dyn Fn(InstanceId, SocketAddr, TcpStream)) {
     let mut state = shared.state.lock();
     loop {
         if state.ended {
@@ -98,16 +102,16 @@ fn watch(shared: &Shared, opened: &dyn Fn(InstanceId, SocketAddr)) {
         }
         let due: Vec<Watched> = state.watched.iter().filter(|w| w.next <= begin).copied().collect();
         drop(state);
-        let open: Vec<bool> = due.iter().map(|watched| is_open(watched.address)).collect();
+        let open: Vec<_> = due.iter().map(|watched| connected(watched.address)).collect();
         let end = clock::now();
         state = shared.state.lock();
         let rest = (end - begin) * REST;
         for (tried, open) in due.iter().zip(open) {
             // One that was forgotten meanwhile is not reported.
             let Some(at) = state.watched.iter().position(|w| w.instance == tried.instance) else { continue };
-            if open {
+            if let Some(connection) = open {
                 state.watched.swap_remove(at);
-                opened(tried.instance, tried.address);
+                opened(tried.instance, tried.address, connection);
             } else {
                 state.watched[at].next = end + interval(end - tried.since).max(rest);
             }
@@ -120,11 +124,11 @@ fn interval(waited: Duration) -> Duration {
     if waited < EAGER_FOR { EAGER } else { (waited / 100).min(LAZY) }
 }
 
-/// Whether somebody accepts connections there. Never blocks.
-fn is_open(address: SocketAddr) -> bool {
+/// A connection, if somebody accepts any there. Never blocks.
+fn connected(address: SocketAddr) -> Option<TcpStream> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let Ok(socket) = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None) else { return false };
-    match connect(&socket, &address) {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).ok()?;
+    let open = match connect(&socket, &address) {
         Ok(()) => true,
         // On the loopback interface the answer is there as soon as the call returns; a backlog that is
         // full gives none, and the port is tried again.
@@ -134,7 +138,8 @@ fn is_open(address: SocketAddr) -> bool {
             answered && matches!(rustix::net::sockopt::socket_error(&socket), Ok(Ok(())))
         }
         Err(_) => false,
-    }
+    };
+    open.then(|| TcpStream::from(socket))
 }
 
 #[cfg(test)]
@@ -146,7 +151,7 @@ mod tests {
     fn watcher() -> (Ready, mpsc::Receiver<(InstanceId, Instant)>) {
         let (tx, rx) = mpsc::channel();
         // A receiver that is gone is a test that is over.
-        let ready = Ready::new(move |instance, _| {
+        let ready = Ready::new(move |instance, _, _| {
             let _ = tx.send((instance, clock::now()));
         })
         .unwrap();

@@ -124,7 +124,7 @@ fn an_instance_listens_and_is_stopped_without_a_zombie() {
         let words = myself("driver::tests::acts_as_server");
         driver.start(order(&words.iter().map(String::as_str).collect::<Vec<_>>()));
         let pid = started(&mut events).await;
-        let Some(Event::Listening { instance: 1, address }) = events.recv().await else {
+        let Some(Event::Listening { instance: 1, address, .. }) = events.recv().await else {
             panic!("it does not listen")
         };
         std::net::TcpStream::connect(address).unwrap();

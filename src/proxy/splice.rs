@@ -122,7 +122,8 @@ async fn join(local: &Local, client: &Raw, route: &Passthrough) -> Result<Joined
     if address == client.address {
         return Err(Fault::because(Kind::ConnectFailure, "it leads back to this proxy"));
     }
-    let dialled = upstream::dial(address, cluster.limits.connect_timeout, permit, &local.telemetry).await;
+    let (first, timeout) = (slot.endpoint().take_first(), cluster.limits.connect_timeout);
+    let dialled = upstream::dial(address, first, timeout, permit, &local.telemetry).await;
     if let (Err(fault), Some(policy)) = (&dialled, &cluster.outlier)
         && cluster.members.report(slot.endpoint(), fault.kind.row().status, policy, clock::now())
     {

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioTimer;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Whom to dial, and how.
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
+    /// A connection that is open already.
+    pub(super) first: Option<std::net::TcpStream>,
     /// Of the connection and its handshake together.
     pub(super) timeout: Duration,
     /// With the request's host; `None`: in plaintext.
@@ -75,18 +77,24 @@ impl Drop for Open {
     }
 }
 
-/// Opens a connection within `timeout`; `permit` is held as long as it is open.
+/// Opens a connection within `timeout`, or takes the `first`, if that is still good; `permit` is held as long as it
+/// is open.
 ///
 /// # Errors
 /// It was refused, or took too long.
 pub async fn dial(
     address: SocketAddr,
+    first: Option<std::net::TcpStream>,
     timeout: Duration,
     permit: Permit,
     telemetry: &Arc<Telemetry>,
 ) -> Result<(TcpStream, Rc<Open>), Fault> {
     let metrics = &telemetry.metrics;
-    let stream = match connect(address, timeout).await {
+    let connected = match first.and_then(adopt) {
+        Some(stream) => Ok(stream),
+        None => connect(address, timeout).await,
+    };
+    let stream = match connected {
         Ok(stream) => stream,
         Err(fault) => {
             metrics.upstream_failed.inc();
@@ -107,11 +115,31 @@ async fn connect(address: SocketAddr, timeout: Duration) -> Result<TcpStream, Fa
         )),
         Ok(Err(error)) => Err(Fault::because(Kind::ConnectFailure, format_args!("{address}: {error}"))),
         Ok(Ok(stream)) => {
-            // Without it small exchanges wait for delayed acknowledgements; a socket that refuses is dying anyway.
-            let _ = stream.set_nodelay(true);
+            hasten(&stream);
             Ok(stream)
         }
     }
+}
+
+/// A connection that was opened elsewhere, unless it has ended or the peer has spoken: whoever does that before
+/// it is asked means something by it.
+fn adopt(stream: std::net::TcpStream) -> Option<TcpStream> {
+    if !is_quiet(&stream) {
+        return None;
+    }
+    TcpStream::from_std(stream).ok().inspect(hasten)
+}
+
+/// Without it small exchanges wait for delayed acknowledgements; a socket that refuses is dying anyway.
+fn hasten(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+}
+
+/// Whether a connection is open and silent: an end or stray bytes make it useless.
+pub(super) fn is_quiet(fd: impl AsFd) -> bool {
+    let mut byte = [std::mem::MaybeUninit::<u8>::uninit(); 1];
+    let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+    matches!(rustix::net::recv(fd, &mut byte, flags), Err(rustix::io::Errno::AGAIN))
 }
 
 /// Dials, and does the handshake where there is to be one: nothing goes in plaintext instead.
@@ -121,7 +149,7 @@ async fn open(
     telemetry: &Arc<Telemetry>,
 ) -> Result<(Link, Ends, Rc<Open>), Fault> {
     let began = clock::now();
-    let (stream, open) = dial(peer.address, peer.timeout, permit, telemetry).await?;
+    let (stream, open) = dial(peer.address, peer.first, peer.timeout, permit, telemetry).await?;
     let ends = Ends { fd: stream.as_raw_fd(), local: stream.local_addr().ok() };
     let Some((client, host)) = peer.tls else { return Ok((Stream::Plain(stream), ends, open)) };
     let shaking = client.connect(&host, stream, clock::wall());
@@ -201,4 +229,36 @@ pub(super) async fn http2(peer: Peer, permit: Permit, telemetry: &Arc<Telemetry>
         drop(held);
     });
     Ok(Fresh2 { sender, open, local, allowed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::net::TcpListener;
+
+    /// What becomes of a connection whose other end did this.
+    fn adopted(far: impl FnOnce(std::net::TcpStream)) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = listener.accept().unwrap().0;
+        far(accepted);
+        // What the other end did has arrived.
+        let _ = near.set_read_timeout(Some(Duration::from_millis(20)));
+        let _ = near.peek(&mut [0]);
+        near.set_nonblocking(true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { adopt(near).is_some() })
+    }
+
+    #[test]
+    fn a_connection_from_elsewhere_is_taken_while_it_is_open_and_silent() {
+        let mut kept = None;
+        assert!(adopted(|far| kept = Some(far)));
+        assert!(!adopted(drop), "one that has ended");
+        assert!(!adopted(|mut far| {
+            far.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").unwrap();
+            kept = Some(far);
+        }));
+    }
 }

@@ -181,7 +181,8 @@ impl Pools {
             (Some(permit), Some(streams)) => {
                 let tls = cluster.tls_to(to.endpoint).map(|tls| (tls.clone(), to.host.into()));
                 let timeout = cluster.limits.connect_timeout;
-                let peer = connect::Peer { address: to.endpoint.address, timeout, tls };
+                let (address, first) = (to.endpoint.address, to.endpoint.take_first());
+                let peer = connect::Peer { address, first, timeout, tls };
                 Found::Dial(streams.dial(peer, permit, self.telemetry.clone()))
             }
             (Some(permit), None) => Found::Permit(permit),
@@ -199,7 +200,8 @@ impl Pools {
         let timeout = to.cluster.limits.connect_timeout;
         // What it is called is settled before it is made: certificates may change meanwhile.
         let key = to.key();
-        let peer = connect::Peer { address: to.endpoint.address, timeout, tls };
+        let (address, first) = (to.endpoint.address, to.endpoint.take_first());
+        let peer = connect::Peer { address, first, timeout, tls };
         let fresh = connect::http1(peer, permit, &self.telemetry).await?;
         Ok(Lease::Http1(Lease1 {
             sender: fresh.sender,
@@ -364,10 +366,8 @@ impl Idle {
 
 /// Whether an idle connection is open and silent: an end or stray bytes make it useless.
 fn quiet(fd: RawFd) -> bool {
-    let mut byte = [std::mem::MaybeUninit::<u8>::uninit(); 1];
     // SAFETY: the descriptor belongs to the connection's task on this thread. The task holds what this
     // connection was just woken with, so it has not ended, and it cannot end while this call runs.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
-    matches!(rustix::net::recv(fd, &mut byte, flags), Err(rustix::io::Errno::AGAIN))
+    connect::is_quiet(fd)
 }

@@ -40,6 +40,13 @@ fn the_first_request_starts_a_function_and_is_answered_by_it() {
 }
 
 #[test]
+fn the_connection_that_found_a_function_listening_carries_the_request_that_woke_it() {
+    let proxy = Proxy::with(yaml::function("hello", "", "")).start();
+    let answer = ask(&proxy, "hello", "/").send().expect(200).json();
+    assert_eq!(answer["connection"], 1, "there was one before: {answer}");
+}
+
+#[test]
 fn a_function_answers_under_all_its_names() {
     let proxy = Proxy::with(yaml::function("hello", "", "")).start();
     let mesh = ["hello", "hello.default", "hello.default.svc", "hello.default.svc.cluster.local", "hello:80"];

@@ -14,7 +14,7 @@ use crate::cluster::Endpoint;
 use crate::driver::{InstanceId, Order};
 use crate::fault::Kind;
 use crate::record::Cause;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 /// An instance that is not ready by then is given up (Knative's progress deadline).
@@ -80,17 +80,21 @@ impl Unit {
         self.failed(now, crash, failure, floor);
     }
 
-    pub fn ready(&mut self, now: Instant, id: InstanceId, address: SocketAddr) {
+    /// Puts an instance among the members. Who waits for it gets the connection that is `first`.
+    pub fn ready(&mut self, now: Instant, id: InstanceId, address: SocketAddr, first: Option<TcpStream>) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         let unlimited = self.revision.concurrency == 0;
         let limit = if unlimited { ramp::FIRST } else { self.revision.concurrency };
-        let endpoint = Endpoint::born(address, instance.name.clone(), limit, instance.birth(now));
+        let endpoint = Endpoint::born(address, instance.name.clone(), limit, instance.birth(now), first);
         instance.ramp = unlimited.then_some(now);
         instance.phase = Phase::Ready { endpoint: endpoint.clone(), since: now };
         instance.used = now;
         self.backoff.succeeded();
-        self.members.insert(endpoint);
+        self.members.insert(endpoint.clone());
         let served = self.members.offer();
+        if served == 0 {
+            endpoint.drop_first();
+        }
         let took = now.saturating_duration_since(instance.since);
         self.learned.saw(took);
         self.metrics.start_seconds.observe(took.as_secs_f64());

@@ -210,8 +210,10 @@ impl Fleet {
                     }
                 });
             }
-            Event::Listening { instance, address } => {
-                self.with(now, instance, |unit, floor| unit.listening(now, instance, address, floor));
+            Event::Listening { instance, address, first } => {
+                self.with(now, instance, |unit, floor| {
+                    unit.listening(now, instance, (address, first), floor);
+                });
             }
             Event::Exited { instance, exit } => {
                 self.floor.live = self.floor.live.saturating_sub(1);

@@ -71,7 +71,7 @@ impl Unit {
                 listening: now,
                 ready: now,
             };
-            let endpoint = Endpoint::born(address, instance.name.clone(), limit, birth);
+            let endpoint = Endpoint::born(address, instance.name.clone(), limit, birth, None);
             instance.ramp = unlimited.then_some(now);
             instance.phase = Phase::Ready { endpoint: endpoint.clone(), since: ready };
             instance.again(now);

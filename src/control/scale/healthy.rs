@@ -13,11 +13,17 @@ use crate::clock::{Duration, Instant};
 use crate::driver::InstanceId;
 use crate::fault::Kind;
 use proxy_config::model::{ProbeAction, Probes};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
 impl Unit {
-    /// An instance's port accepts.
-    pub fn listening(&mut self, now: Instant, id: InstanceId, address: SocketAddr, floor: &mut Floor) {
+    /// An instance's port accepts, and has accepted the connection that comes with its address.
+    pub fn listening(
+        &mut self,
+        now: Instant,
+        id: InstanceId,
+        (address, first): (SocketAddr, Option<TcpStream>),
+        floor: &mut Floor,
+    ) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         if !matches!(instance.phase, Phase::Starting) {
             return;
@@ -30,7 +36,7 @@ impl Unit {
             here && probe.initial_delay.is_zero() && probe.success <= 1
         });
         if known && probes.startup.is_none() {
-            self.ready(now, id, address);
+            self.ready(now, id, address, first);
             return;
         }
         instance.phase = Phase::Probing(address);
@@ -69,7 +75,7 @@ impl Unit {
         match (&instance.phase, word) {
             (Phase::Probing(address), Word::Ready) => {
                 let address = *address;
-                self.ready(now, id, address);
+                self.ready(now, id, address, None);
             }
             (Phase::Probing(_), Word::NeverStarted) => {
                 self.never_ready(now, id, "did not pass its startup probe".into(), floor);

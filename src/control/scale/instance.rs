@@ -8,6 +8,9 @@ use crate::record::{Birth, Cause};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// The connection that an instance begins with is closed at the first look after this, if nobody has taken it.
+const UNTAKEN: Duration = Duration::from_millis(100);
+
 /// How far an instance is.
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -208,6 +211,9 @@ impl Instance {
     /// Exchanges it has, and how many it was given since the last look, however short.
     pub fn look(&mut self, now: Instant) -> (u32, u64) {
         let Some(endpoint) = self.ready() else { return (0, 0) };
+        if self.listening.is_some_and(|at| now.saturating_duration_since(at) >= UNTAKEN) {
+            endpoint.drop_first();
+        }
         let (active, granted) = (endpoint.active(), endpoint.granted());
         let given = granted.saturating_sub(self.granted);
         self.granted = granted;

@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 mod failing;
+mod first;
 mod frozen;
 mod health;
 mod held;
@@ -141,7 +142,7 @@ impl World {
 
     fn listen(&mut self, instance: InstanceId) {
         let address = SocketAddr::from(([127, 0, 0, 1], 1000 + instance as u16));
-        self.fleet.event(self.now, Event::Listening { instance, address });
+        self.fleet.event(self.now, Event::Listening { instance, address, first: None });
     }
 
     fn exit(&mut self, instance: InstanceId) {
