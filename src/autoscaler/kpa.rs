@@ -20,6 +20,11 @@ use super::{Bound, Demand, Facts, Plan, Settings, Terms, Window, scale, total};
 use crate::clock::{Duration, Instant};
 use proxy_config::model::{Aggregation, Metric, Revision};
 
+/// Sums of whole numbers are exact; what is left of an average that should be a whole number is not.
+const NEAR: f64 = 0.99;
+/// So long Knative's flavour must find something in its window.
+const QUIET: Duration = Duration::from_secs(20);
+
 /// Whose decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Flavour {
@@ -41,6 +46,17 @@ pub struct Load {
     pub sent: u64,
 }
 
+/// Load that finds nothing to do, see `Kpa::quiet`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quiet {
+    /// As many may be under way at every moment.
+    pub level: u64,
+    /// Or else so many microseconds of requests under way may come into each `span`, and so many into the first.
+    pub work: (u64, u64),
+    /// See `work`.
+    pub span: Duration,
+}
+
 /// One revision's autoscaler.
 #[derive(Clone, Debug)]
 pub struct Kpa {
@@ -49,7 +65,8 @@ pub struct Kpa {
     /// Second 0 of the windows.
     began: Instant,
     seen: Option<(Instant, Load)>,
-    /// What the running second came to so far: of the metric, and of requests that ended.
+    /// What the running second came to so far, times a million: of the metric, and of requests that ended. Levels
+    /// that are whole numbers add up without rounding.
     second: (f64, f64),
     stable: Window,
     panic: Window,
@@ -160,7 +177,7 @@ impl Kpa {
     fn spread(&mut self, from: u64, to: u64, level: (f64, f64)) {
         const SECOND: u64 = 1_000_000;
         let add = |sum: &mut (f64, f64), micros: u64| {
-            let share = micros as f64 / SECOND as f64;
+            let share = micros as f64;
             *sum = (sum.0 + level.0 * share, sum.1 + level.1 * share);
         };
         let (first, last) = (from / SECOND, to / SECOND);
@@ -169,7 +186,7 @@ impl Kpa {
             return;
         }
         add(&mut self.second, SECOND - from % SECOND);
-        let (value, ended) = self.second;
+        let (value, ended) = (self.second.0 / SECOND as f64, self.second.1 / SECOND as f64);
         // The first request was counted when it came.
         let value = (value - std::mem::take(&mut self.ahead)).max(0.0);
         self.record(first, first + 1, (value, ended));
@@ -346,7 +363,7 @@ impl Kpa {
         }
         let room = need as f64 * self.settings.target * self.stable.length() as f64;
         // Seconds until the window could be that full, if nothing fell out of it.
-        let left = ((room - self.stable.total() - self.second.0) / in_flight as f64).floor();
+        let left = ((room - self.stable.total() - self.second.0 / 1e6) / in_flight as f64).floor();
         let (kept, fall) = facts.peaks.step(now, facts.terms.horizon())?;
         // Else `settled` may have something to say before that.
         let busy = up(in_flight as f64 / self.settings.target) > kept;
@@ -365,7 +382,7 @@ impl Kpa {
         let level = in_flight as f64;
         let rest = (1_000_000 - self.micros(now) % 1_000_000) as f64 / 1e6;
         // No average is above the highest second, be it over, running, or still to come.
-        let running = self.second.0 + level * rest;
+        let running = self.second.0 / 1e6 + level * rest;
         let highest =
             |window: &Window| window.range().map_or(0.0, |(_, highest)| highest).max(running).max(level);
         let wanted = |window| (highest(window) / settings.target).ceil();
@@ -378,13 +395,82 @@ impl Kpa {
     /// Whether the stable average cannot ask for more than `pods` within `length` of `level` under way.
     fn stays_below(&self, pods: u32, level: f64, length: Duration) -> bool {
         let target = self.settings.target;
-        let sum = self.stable.total() + self.second.0 + level * (length.as_secs_f64() + 1.0);
+        let sum = self.stable.total() + self.second.0 / 1e6 + level * (length.as_secs_f64() + 1.0);
         sum <= f64::from(pods) * target * self.stable.recorded() as f64
+    }
+
+    /// How much may come so that every look finds nothing to do, as long as nobody is queued, all instances
+    /// stay, and something ends within each 57 seconds or window, if that is shorter. By concurrency only.
+    ///
+    /// No average is above the highest second, so where no second comes near what one instance is meant to take,
+    /// both flavours ask for one instance at most.
+    pub fn quiet(&self, now: Instant, in_flight: u64, facts: &Facts<'_>) -> Option<Quiet> {
+        let settings = &self.settings;
+        let plain = settings.aggregation == Aggregation::Linear
+            && settings.metric == Metric::Concurrency
+            && facts.starting == 0
+            && self.ahead == 0.0;
+        let (since, _) = self.seen.filter(|_| plain)?;
+        let limit = settings.target * NEAR;
+        let (running, sum) = (self.second.0 / 1e6, self.stable.total() + self.second.0 / 1e6);
+        // Nothing is negative, so no second has more than all of them.
+        let low =
+            sum <= limit || running.max(self.stable.range().map_or(0.0, |(_, highest)| highest)) <= limit;
+        let level = if low { limit as u64 } else { 0 };
+        let open = now.saturating_duration_since(since).as_micros() as f64 * in_flight as f64;
+        let work = |most: f64, used: f64| (most * 1e6, most * 1e6 - used * 1e6 - open);
+        let ((all, first), span) = match self.flavour {
+            Flavour::Pilotlight => {
+                let length = self.stable.length();
+                (work(limit * length as f64, sum), Duration::from_secs(length))
+            }
+            Flavour::Knative if low && self.is_one(now, facts) => {
+                (work(limit, running), Duration::from_secs(1))
+            }
+            Flavour::Knative => return None,
+        };
+        Some(Quiet { level, work: (all as u64, first as u64), span })
+    }
+
+    /// Whether Knative's flavour has one instance and will want one for a while.
+    fn is_one(&self, now: Instant, facts: &Facts<'_>) -> bool {
+        let settings = &self.settings;
+        // Decisions leave the same mark whatever the averages are.
+        let burst = settings.burst_capacity;
+        let same = burst <= 0.0 || settings.total < burst;
+        facts.ready == 1
+            && self.desired == 1
+            && self.grown
+            && self.zero.is_none()
+            && self.active.is_some()
+            && settings.activation.max(settings.min) <= 1
+            && !self.state.panics()
+            && settings.panic_threshold > 1.0
+            && settings.down_delay.is_zero()
+            && same
+            && self.silence(now).is_some_and(|rest| rest >= QUIET)
+    }
+
+    /// The past is known from `now` on only: what was measured before will have left all windows when something
+    /// is decided next.
+    pub fn resume(&mut self, now: Instant, load: Load) {
+        self.seen = Some((now, load));
+        self.second = (0.0, 0.0);
     }
 
     /// Knative decides at this moment next: ticks before it were calm.
     pub fn skip(&mut self, next: Instant) {
         self.tick = self.tick.map(|tick| tick.max(next));
+    }
+
+    /// Knative's ticks before `now` were calm; the others stay where they are.
+    pub fn skip_before(&mut self, now: Instant) {
+        if let Some(tick) = &mut self.tick
+            && *tick < now
+        {
+            let missed = (now - *tick).as_nanos().div_ceil(TICK.as_nanos());
+            *tick += TICK * u32::try_from(missed).unwrap_or(u32::MAX);
+        }
     }
 
     /// How long the stable window is still not all zeros.

@@ -463,3 +463,21 @@ fn looks_within_a_calm_change_nothing() {
     }
     assert!(calms.iter().all(|count| *count > 100) && looks > 1_000, "{calms:?} {looks}");
 }
+
+#[test]
+fn ticks_that_were_calm_leave_the_next_ones_where_they_are() {
+    let start = clock::now();
+    let settings = Settings::new(&Scale::default(), 1, true);
+    let mut kpa = Kpa::new(Flavour::Knative, settings, start);
+    let terms = Terms::new(&Scale::default(), 1, true);
+    let peaks = Peaks::default();
+    let facts = Facts { terms: &terms, peaks: &peaks, starting: 0, ready: 1, lost: 0, woken: true, room: 99 };
+    kpa.observe(start, Load::default());
+    kpa.plan(start, &[], &facts);
+    let next = |kpa: &Kpa, millis| kpa.next(start + Duration::from_millis(millis)) - start;
+    assert_eq!(next(&kpa, 0), seconds(2));
+    for (now, want) in [(1_999, 2), (2_000, 2), (2_001, 4), (9_000, 10), (10_000, 10)] {
+        kpa.skip_before(start + Duration::from_millis(now));
+        assert_eq!(next(&kpa, now - 1), seconds(want), "{now}");
+    }
+}

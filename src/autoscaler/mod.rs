@@ -21,7 +21,7 @@ mod settings;
 mod tests;
 mod window;
 
-pub use kpa::{Flavour, Kpa, Load};
+pub use kpa::{Flavour, Kpa, Load, Quiet};
 pub use peaks::Peaks;
 pub use settings::Settings;
 pub use window::Window;

@@ -4,11 +4,14 @@
 //! Knative's, partial windows included: until a window has passed since the first number, the average is
 //! over the seconds since then; where the latest numbers are missing, it is over those before; seconds
 //! missing in between count as zero; after a whole window without numbers all begins anew.
+//!
+//! Numbers are kept as whole millionths, so that sums of them are exact, whatever the order: what has left the
+//! window has left no trace.
 
 use proxy_config::model::Aggregation;
 
-/// Averages are cut, not rounded, to this many parts of one.
-const PRECISION: f64 = 1e6;
+/// Numbers are rounded, and averages cut, to this many parts of one.
+const PARTS: f64 = 1e6;
 /// How much of the whole the weights of a window make up at least.
 const WEIGHT: f64 = 0.9999;
 /// The weight of the latest second is at least this, or very long windows would be plain averages.
@@ -17,6 +20,7 @@ const LEAST: f64 = 0.2;
 /// Numbers of the last seconds. Seconds are counted from any fixed moment.
 #[derive(Clone, Debug)]
 pub struct Window {
+    /// Of each second, in parts.
     buckets: Vec<f64>,
     aggregation: Aggregation,
     /// Of the latest second in an exponentially weighted average.
@@ -26,6 +30,7 @@ pub struct Window {
     last: Option<u64>,
     /// The latest second that is not zero.
     busy: Option<u64>,
+    /// Of all buckets.
     total: f64,
 }
 
@@ -52,7 +57,7 @@ impl Window {
 
     /// The sum of all seconds of the window.
     pub fn total(&self) -> f64 {
-        self.total
+        self.total / PARTS
     }
 
     /// How many seconds an average is over, once there are any.
@@ -84,6 +89,7 @@ impl Window {
         let from = from.max(until.saturating_sub(self.length()));
         self.reach(from);
         self.reach(until - 1);
+        let value = cut(value * PARTS + 0.5);
         if value == 0.0 {
             // Seconds passed over are zero.
             return;
@@ -130,10 +136,6 @@ impl Window {
                     gone += std::mem::take(bucket);
                 }
                 self.total -= gone;
-                // What is left of many additions and subtractions must not look like traffic.
-                if self.total < 1.0 / PRECISION {
-                    self.total = self.buckets.iter().sum();
-                }
                 self.last = Some(second);
             }
             _ => {
@@ -161,7 +163,7 @@ impl Window {
         }
         let gone = self.gone(last, missing);
         let seconds = (last - self.first + 1).min(self.length() - missing);
-        cut((self.total - gone).max(0.0) / seconds as f64 * PRECISION) / PRECISION
+        cut((self.total - gone).max(0.0) / seconds as f64) / PARTS
     }
 
     /// What falls out of the window in the seconds after the last.
@@ -184,7 +186,7 @@ impl Window {
             sum += self.buckets[self.place(last - back)] * weight;
             weight *= left;
         }
-        sum
+        sum / PARTS
     }
 
     /// The average over the whole window that ends with second `now`, however few seconds were recorded.
@@ -197,7 +199,7 @@ impl Window {
         if missing >= self.length() {
             return 0.0;
         }
-        (self.total - self.gone(last, missing)).max(0.0) / self.length() as f64
+        (self.total - self.gone(last, missing)).max(0.0) / (self.length() as f64 * PARTS)
     }
 
     /// The lowest and the highest second of the window, those never recorded left out.
@@ -212,7 +214,7 @@ impl Window {
             let values = (0..seconds).map(|back| self.buckets[self.place(last - back)]);
             values.fold(f64::MAX, f64::min)
         };
-        Some((lowest, highest))
+        Some((lowest / PARTS, highest / PARTS))
     }
 
     /// The latest second that is not zero.
@@ -285,6 +287,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_has_left_the_window_leaves_no_trace() {
+        // Thirds and sevenths have no end, but their millionths have.
+        let numbers = |from: u64| (from..from + 5).map(|second| (second, 1.0 / (second % 7 + 1) as f64));
+        let long: Vec<(u64, f64)> = (0..200).flat_map(|round| numbers(round * 5)).collect();
+        let late: Vec<(u64, f64)> = numbers(995).collect();
+        let (long, late) = (of(5, Aggregation::Linear, &long), of(5, Aggregation::Linear, &late));
+        assert_eq!((long.total(), long.whole(999)), (late.total(), late.whole(999)));
+        assert_eq!(long.average(1_001), late.average(1_001));
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod world;
 use super::values;
 use crate::clock;
 use generate::Generate;
-use moments::Arrivals;
+use moments::{Arrivals, MINUTE, Moments};
 use policy::{Kind, Policy};
 use proxy_config::model::Scale;
 use report::Tally;
@@ -25,6 +25,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 use trace::{Files, Function};
 use world::{Rules, World};
+
+/// So many trains of calls, or a minute more, are drawn before they are replayed.
+const TRAINS: usize = 2048;
 
 /// Arguments of `pilotlight simulate`.
 #[derive(clap::Args, Clone, Debug)]
@@ -118,6 +121,15 @@ fn replay(
     minutes: u32,
     functions: impl Iterator<Item = Function>,
 ) -> Vec<(&'static str, Tally)> {
+    replay_with(args, minutes, functions, true)
+}
+
+fn replay_with(
+    args: &SimulateArgs,
+    minutes: u32,
+    functions: impl Iterator<Item = Function>,
+    lulls: bool,
+) -> Vec<(&'static str, Tally)> {
     let scale = Scale { max: args.max_scale, window: args.window, ..Scale::default() };
     let rules = Rules {
         concurrency: args.concurrency,
@@ -126,13 +138,28 @@ fn replay(
         arrivals: args.arrivals,
         minutes,
         origin: clock::now(),
+        lulls,
     };
     let mut tallies = Kind::ALL.map(|kind| (kind, Tally::default()));
+    let mut trains = Vec::new();
     for function in functions {
-        for (kind, tally) in &mut tallies {
+        let mut worlds = tallies.each_mut().map(|(kind, tally)| {
             let policy = Policy::new(*kind, &scale, args.concurrency, rules.origin);
-            World::new(rules, policy, &function, tally).run(&function);
+            World::new(rules, policy, &function, tally)
+        });
+        // All policies meet the same calls, so many at a time that they stay at hand.
+        let mut moments = Moments::new(rules.arrivals, function.seed);
+        let mut counts = function.counts.iter().peekable();
+        while counts.peek().is_some() {
+            trains.clear();
+            while trains.len() < TRAINS
+                && let Some((minute, count)) = counts.next()
+            {
+                trains.extend_from_slice(moments.of(u64::from(*minute) * MINUTE, u64::from(*count)));
+            }
+            worlds.iter_mut().for_each(|world| world.pass_by(&trains));
         }
+        worlds.into_iter().for_each(|world| world.end_of_trace(&function));
     }
     tallies.into_iter().map(|(kind, tally)| (kind.name(), tally)).collect()
 }

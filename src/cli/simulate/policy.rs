@@ -6,6 +6,8 @@ use proxy_config::model::Scale;
 
 /// Between two looks of ours.
 const SECOND: Duration = Duration::from_secs(1);
+/// So many different numbers wanted are remembered without loss.
+const DISTINCT: u32 = 60;
 /// How long the fixed policy keeps what is idle.
 const KEEP: Duration = Duration::from_secs(600);
 
@@ -51,6 +53,17 @@ struct Calm {
     step: Duration,
     /// None of them is later.
     until: Instant,
+}
+
+/// Load that finds nothing to do, see `Policy::quiet`.
+#[derive(Clone, Copy, Debug)]
+pub struct Lull {
+    /// As many may be under way.
+    pub high: u64,
+    /// Or, where that is not enough: so many microseconds of work in each span, in the first one, and the span.
+    pub work: Option<(u64, u64, Duration)>,
+    /// When fewer are kept, unless as many are wanted again.
+    pub fall: Option<Instant>,
 }
 
 /// One function's policy with what it remembers.
@@ -120,7 +133,10 @@ impl Policy {
         let facts = facts(terms, peaks, *woken, have);
         let plan = match kpa {
             None => scale(now, demands, &facts),
-            Some(kpa) => kpa.plan(now, demands, &facts),
+            Some(kpa) => {
+                kpa.skip_before(now);
+                kpa.plan(now, demands, &facts)
+            }
         };
         if self.flavour == Flavour::Pilotlight {
             self.peaks.record(now, plan.wanted, self.terms.horizon());
@@ -198,6 +214,60 @@ impl Policy {
         if self.flavour == Flavour::Pilotlight {
             let plan = self.plan(last, load, have);
             debug_assert!(plan.start == 0 && plan.stop == 0, "{plan:?} in a calm");
+        }
+    }
+
+    /// How much may come so that nothing is to be done, as long as nobody is queued and nothing is silent for
+    /// long: events within are told to `measure` and `want` afterwards. None: unknown.
+    pub fn quiet(&self, now: Instant, in_flight: u64, have: Have) -> Option<Lull> {
+        if self.calm.is_some() || have.starting > 0 || self.terms.min > 0 || have.ready > DISTINCT {
+            return None;
+        }
+        let all = u64::from(have.ready) * self.per_instance();
+        let fall = match self.flavour {
+            Flavour::Knative => None,
+            Flavour::Pilotlight => {
+                let (kept, until) = self.peaks.step(now, self.terms.horizon())?;
+                Some((kept == have.ready).then_some(until)?)
+            }
+        };
+        let Some(kpa) = &self.kpa else { return Some(Lull { high: all, work: None, fall }) };
+        let quiet = kpa.quiet(now, in_flight, &facts(&self.terms, &self.peaks, self.woken, have))?;
+        if quiet.level > in_flight.max(1) {
+            return Some(Lull { high: quiet.level.min(all), work: None, fall });
+        }
+        Some(Lull { high: all, work: Some((quiet.work.0, quiet.work.1, quiet.span)), fall })
+    }
+
+    /// How long what was measured matters: not at all to the fixed policy.
+    pub fn memory(&self) -> Option<Duration> {
+        let kpa = self.kpa.as_ref()?;
+        Some(Duration::from_secs(u64::from(kpa.settings().stable)) + Duration::from_secs(3))
+    }
+
+    /// Of a lull nothing is known before `now`, and it is long enough that it does not matter.
+    pub fn resume(&mut self, now: Instant, load: Load) {
+        if let Some(kpa) = &mut self.kpa {
+            kpa.resume(now, load);
+        }
+    }
+
+    /// In a lull so many were wanted at `now`. -> until when they are kept
+    pub fn want(&mut self, now: Instant, wanted: u32) {
+        if self.flavour == Flavour::Pilotlight {
+            self.peaks.record(now, wanted, self.terms.horizon());
+        }
+    }
+
+    /// How long what was wanted is kept.
+    pub fn horizon(&self) -> Duration {
+        self.terms.horizon()
+    }
+
+    /// A lull is over, whose last event was `now`.
+    pub fn wake(&mut self, now: Instant) {
+        if let Some(kpa) = &mut self.kpa {
+            kpa.skip_before(now + Duration::from_micros(1));
         }
     }
 

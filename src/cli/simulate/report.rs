@@ -7,7 +7,7 @@ const SUB: usize = 256;
 const SUB_BITS: u32 = SUB.trailing_zeros();
 
 /// How long requests waited: a histogram over microseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waits {
     counts: Vec<u64>,
     total: u64,

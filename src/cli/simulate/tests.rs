@@ -100,6 +100,47 @@ fn a_seed_gives_the_same_table_again() {
     assert_eq!(once(), once());
 }
 
+/// Made-up functions, one by one, with and without lulls: the same decisions, counts and waits.
+/// PILOTLIGHT_LULLS: so many of each kind, for a whole day.
+#[test]
+fn lulls_are_what_asking_at_each_call_comes_to() {
+    let many = std::env::var("PILOTLIGHT_LULLS").ok().and_then(|many| many.parse().ok());
+    let (functions, minutes) = many.map_or((20, 180), |many: u32| (many, 1440));
+    let rest = [
+        "",
+        "--window 30s --start 3s",
+        "--max-scale 2 --arrivals even",
+        "--window 90s --start 200ms",
+        "--arrivals even --window 7s",
+    ];
+    for (seed, concurrency) in (1..).zip([0, 1, 2, 10].repeat(2)) {
+        for rest in rest {
+            lulls_change_nothing(
+                &format!("--generate seed={seed},functions={functions} --concurrency {concurrency} {rest}"),
+                minutes,
+            );
+        }
+    }
+}
+
+fn lulls_change_nothing(line: &str, minutes: u32) {
+    let args = args(line);
+    for (number, mut function) in args.generate.expect("given").functions().enumerate() {
+        function.counts.retain(|(minute, _)| *minute < minutes);
+        let of = |lulls| replay_with(&args, minutes, std::iter::once(function.clone()), lulls);
+        for ((name, quick), (_, slow)) in of(true).into_iter().zip(of(false)) {
+            let what = format!("{line}: function {number}, {name}, calls of {} s", function.duration);
+            let counts = |tally: &Tally| (tally.requests, tally.held, tally.refused, tally.starts);
+            assert_eq!(counts(&quick), counts(&slow), "{what}");
+            assert_eq!(quick.waits, slow.waits, "{what}");
+            // Sums of the same numbers in another order.
+            let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * (a + b);
+            assert!(near(quick.used, slow.used), "{what}: {} {}", quick.used, slow.used);
+            assert!(near(quick.wasted, slow.wasted), "{what}: {} {}", quick.wasted, slow.wasted);
+        }
+    }
+}
+
 fn directory(name: &str) -> PathBuf {
     let directory = std::env::temp_dir().join(format!("pilotlight-simulate-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory");

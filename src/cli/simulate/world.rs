@@ -7,7 +7,9 @@
 //! Not simulated: crashes, the process ceiling, network, and the time a platform takes to notice that an
 //! instance is ready; an instance is ready the given time after it was ordered.
 
-use super::moments::{Arrivals, MINUTE, Moments, Train};
+mod lull;
+
+use super::moments::{Arrivals, MINUTE, Train};
 use super::policy::{Have, Policy};
 use super::report::Tally;
 use super::trace::Function;
@@ -36,6 +38,8 @@ pub struct Rules {
     pub minutes: u32,
     /// Where the clock begins.
     pub origin: Instant,
+    /// Where nothing can change, time passes without asking.
+    pub lulls: bool,
 }
 
 /// A stretch in which everybody is served at once.
@@ -70,6 +74,7 @@ pub struct World<'a> {
     head: Option<(u64, u64)>,
     /// When the policy wants to be asked.
     due: Option<u64>,
+    log: lull::Log,
     tally: &'a mut Tally,
     /// Instance-microseconds: answering, and of all.
     busy: f64,
@@ -94,20 +99,30 @@ impl<'a> World<'a> {
             waiting: VecDeque::new(),
             head: None,
             due: None,
+            log: lull::Log::default(),
             tally,
             busy: 0.0,
             alive: 0.0,
         }
     }
 
-    /// Replays the function.
-    pub fn run(mut self, function: &Function) {
-        let mut moments = Moments::new(self.rules.arrivals, function.seed);
-        for (minute, count) in &function.counts {
-            for train in moments.of(u64::from(*minute) * MINUTE, u64::from(*count)) {
-                self.pass_by(*train);
+    /// Trains of calls come, one after the other.
+    pub fn pass_by(&mut self, trains: &[Train]) {
+        let mut next = 0;
+        while let Some(train) = trains.get(next) {
+            self.advance(train.at);
+            match self.lull(&trains[next..]) {
+                0 => {
+                    self.meet(*train);
+                    next += 1;
+                }
+                passed => next += passed,
             }
         }
+    }
+
+    /// The trace has ended.
+    pub fn end_of_trace(mut self, function: &Function) {
         self.advance(u64::from(self.rules.minutes) * MINUTE);
         let gigabytes = function.memory / 1024.0;
         self.tally.used += self.busy.min(self.alive) / 1e6 * gigabytes;
@@ -122,7 +137,7 @@ impl<'a> World<'a> {
     }
 
     /// A train of calls comes.
-    fn pass_by(&mut self, mut train: Train) {
+    fn meet(&mut self, mut train: Train) {
         while train.left > 0 {
             self.advance(train.at);
             match self.stretch(&train) {
@@ -348,7 +363,7 @@ impl<'a> World<'a> {
         if self.load.queued > 0 || self.ready == 0 {
             return None;
         }
-        let peak = self.peak(train);
+        let peak = self.peak_of(train);
         if peak > self.capacity() {
             return None;
         }
@@ -369,7 +384,7 @@ impl<'a> World<'a> {
     }
 
     /// The most that can be under way at a time while the train passes.
-    fn peak(&self, train: &Train) -> u64 {
+    fn peak_of(&self, train: &Train) -> u64 {
         let new = |after: u64| (after / train.gap + 1).min(train.left);
         let mut before = self.load.in_flight;
         let mut peak = new(self.takes - 1);
@@ -381,26 +396,47 @@ impl<'a> World<'a> {
         peak
     }
 
-    /// A stretch passes: counts are reckoned.
+    /// A stretch passes.
     fn flow(&mut self, train: &mut Train, stretch: &Stretch) {
-        let (from, until, gap) = (self.now, stretch.until, train.gap);
-        let length = until - from;
+        let length = stretch.until - self.now;
         // The policy is told of the most that is under way, at both ends.
         if length > 0 {
+            self.policy.observe(self.at, self.load);
             self.ask(Load { in_flight: stretch.peak, ..self.load });
         }
+        let level = self.ride(train, stretch.until, stretch.calls);
+        self.at = self.rules.origin + Duration::from_micros(self.now);
+        self.tally.requests += stretch.calls;
+        self.tally.waits.add(0, stretch.calls);
+        train.at += stretch.calls * train.gap;
+        train.left -= stretch.calls;
+        match length {
+            0 => self.policy.observe(self.at, self.load),
+            _ => self.policy.observe_level(self.at, level, self.load),
+        }
+        let most = stretch.peak.min(self.load.in_flight + 1);
+        self.ask(Load { in_flight: most, ..self.load });
+        self.due = self.next((0.0, most as f64));
+    }
+
+    /// So many calls of a train come until `until`, and are served at once: counts are reckoned.
+    /// -> how many were under way on average
+    fn ride(&mut self, train: &Train, until: u64, calls: u64) -> f64 {
+        let (from, gap) = (self.now, train.gap);
+        let length = until - from;
         // Request-time until the end: of those before, of those who end within, of those who do not.
         let before: u64 = self.running.iter().map(|(at, count)| (at.min(&until) - from) * count).sum();
         let unfinished = if length < self.takes {
             0
         } else {
             // The first call that comes later than `until - takes`.
-            ((length - self.takes) / gap + 1).min(stretch.calls)
+            ((length - self.takes) / gap + 1).min(calls)
         };
-        let open = stretch.calls - unfinished;
-        let newest = length - (stretch.calls - 1) * gap;
+        let open = calls - unfinished;
+        let newest = length - (calls - 1) * gap;
         let of_open = open * newest + gap * (open * open.saturating_sub(1) / 2);
         let work = before + unfinished * self.takes + of_open;
+        let mut average = 0.0;
         if length > 0 {
             let level = work as f64 / length as f64;
             let per_instance = self.policy.per_instance() as f64;
@@ -412,26 +448,18 @@ impl<'a> World<'a> {
             let have = self.have();
             self.busy += length as f64 * busy;
             self.alive += length as f64 * (f64::from(have.starting) + f64::from(have.ready).max(busy));
+            average = level;
         }
         self.now = until;
-        self.at = self.rules.origin + Duration::from_micros(until);
         while self.running.front().is_some_and(|(at, _)| *at <= until) {
             if let Some((_, count)) = self.running.pop_front() {
                 self.load.in_flight -= count;
             }
         }
-        self.remember(train, unfinished, stretch.calls);
+        self.remember(train, unfinished, calls);
         self.load.in_flight += open;
-        self.load.sent += stretch.calls;
-        self.tally.requests += stretch.calls;
-        self.tally.waits.add(0, stretch.calls);
-        train.at += stretch.calls * gap;
-        train.left -= stretch.calls;
-        let level = if length > 0 { work as f64 / length as f64 } else { 0.0 };
-        self.policy.observe_level(self.at, level, self.load);
-        let most = stretch.peak.min(self.load.in_flight + 1);
-        self.ask(Load { in_flight: most, ..self.load });
-        self.due = self.next((0.0, most as f64));
+        self.load.sent += calls;
+        average
     }
 
     /// Calls `from..until` of a train are under way.
