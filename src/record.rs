@@ -52,7 +52,7 @@ impl From<http::Version> for Protocol {
 }
 
 /// Which way the exchange passes this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// In from outside the mesh.
     Gateway,

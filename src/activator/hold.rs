@@ -16,9 +16,9 @@
 //! Who comes while others wait does not look at all: whatever is free, or becomes free, is on its way to
 //! the oldest by one of the rules above, so newcomers never pass those who wait.
 
-use super::overload::{End, Overload};
-use super::pace::Pace;
-use super::queue::{Queue, State, Terms};
+use super::overload::End;
+use super::queue::State;
+use super::rest::{Inner, Open, Rest, Turned};
 use super::room::Room;
 use super::{Bell, Outlook};
 use crate::clock::{Duration, Instant};
@@ -27,6 +27,7 @@ use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, fence};
 use smallvec::SmallVec;
 use std::fmt;
 use std::future::Future;
+use std::ops::DerefMut;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,10 +35,6 @@ use std::task::{Context, Poll, Waker};
 
 /// How many are answered under one taking of the lock.
 const BATCH: usize = 32;
-/// Of the time that somebody gives, what may be reckoned with: what comes in between has the rest.
-const SAFE: f64 = 0.8;
-/// A line is searched for those who cannot be served in time no more often.
-const SEARCH: Duration = Duration::from_millis(10);
 
 /// The bounds of one hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,17 +95,8 @@ pub struct Hold<G> {
     /// Turned away since the scaler looked last, because an instance would have come too late for them or
     /// none is started for a while.
     missed: AtomicUsize,
-    inner: Mutex<Inner<G>>,
-}
-
-struct Inner<G> {
-    queue: Queue<G>,
-    limits: HoldLimits,
-    outlook: Outlook,
-    overload: Overload,
-    pace: Pace,
-    /// When it was last searched for those who cannot be served in time.
-    searched: Option<Instant>,
+    room: Arc<Room>,
+    inner: Mutex<Rest<G>>,
 }
 
 impl<G> Hold<G> {
@@ -121,15 +109,15 @@ impl<G> Hold<G> {
             waiting: AtomicUsize::new(0),
             arrivals: AtomicU64::new(0),
             missed: AtomicUsize::new(0),
-            inner: Mutex::new(Inner {
-                queue: Queue::new(room),
-                limits,
-                outlook: Outlook::default(),
-                overload: Overload::default(),
-                pace: Pace::default(),
-                searched: None,
-            }),
+            inner: Mutex::new((limits != HoldLimits::default()).then(|| Inner::new(room.clone(), limits))),
+            room,
         })
+    }
+
+    fn open(&self) -> Open<impl DerefMut<Target = Rest<G>>> {
+        let mut inner = self.inner.lock();
+        inner.get_or_insert_with(|| Inner::new(self.room.clone(), HoldLimits::default()));
+        Open(inner)
     }
 
     /// How `Bell::take` names this hold.
@@ -150,22 +138,27 @@ impl<G> Hold<G> {
 
     /// Since when the oldest waits.
     pub fn oldest(&self) -> Option<Instant> {
-        self.inner.lock().queue.at(End::Oldest).map(|head| head.since)
+        self.inner.lock().as_ref()?.queue.at(End::Oldest).map(|head| head.since)
     }
 
     /// Bytes that those who wait keep in memory.
     pub fn bytes(&self) -> usize {
-        self.inner.lock().queue.bytes()
+        self.inner.lock().as_ref().map_or(0, |inner| inner.queue.bytes())
     }
 
     /// Applies other bounds. Those who wait already stay, even beyond a smaller count.
     pub fn set_limits(&self, limits: HoldLimits) {
-        self.inner.lock().limits = limits;
+        if limits != HoldLimits::default() || self.inner.lock().is_some() {
+            self.open().limits = limits;
+        }
     }
 
     /// Says what those who come have to expect.
     pub fn set_outlook(&self, outlook: Outlook) {
-        let mut inner = self.inner.lock();
+        if outlook == Outlook::default() && self.inner.lock().is_none() {
+            return;
+        }
+        let mut inner = self.open();
         if outlook.places == 0 {
             inner.pace.pause();
         }
@@ -174,12 +167,12 @@ impl<G> Hold<G> {
 
     /// Whether an instance that is frozen will serve those who come.
     pub fn is_frozen(&self) -> bool {
-        self.inner.lock().outlook.frozen
+        self.inner.lock().as_ref().is_some_and(|inner| inner.outlook.frozen)
     }
 
     /// What somebody is told who is turned away with `kind`, beside what the fault itself says.
     pub fn advice(&self, now: Instant, kind: Kind) -> Advice {
-        let inner = self.inner.lock();
+        let inner = self.open();
         match kind {
             Kind::HoldFull | Kind::HoldBytesFull | Kind::HoldCeiling => {
                 inner.outlook.advice(inner.limits.overflow_status)
@@ -202,7 +195,7 @@ impl<G> Hold<G> {
 
     /// What a deadline that passes in this hold is due to.
     pub fn too_late(&self) -> Kind {
-        if self.inner.lock().outlook.deaf { Kind::ListensLate } else { Kind::HoldTimeout }
+        if self.open().outlook.deaf { Kind::ListensLate } else { Kind::HoldTimeout }
     }
 
     /// How many were turned away, since this was asked last, because an instance would have come too late
@@ -226,7 +219,7 @@ impl<G> Hold<G> {
     /// `HoldFull` and `HoldBytesFull` at this hold's limits, `HoldCeiling` at those of the process,
     /// `StartTooLate`, `WaitTooLong`, `WaitsForItself`; while nothing is started for a while, the reason for that.
     pub fn park(self: &Arc<Self>, ask: Ask, again: impl FnOnce() -> Option<G>) -> Result<Parked<G>, Kind> {
-        let mut inner = self.inner.lock();
+        let mut inner = self.open();
         self.waiting.fetch_add(1, Ordering::SeqCst);
         // Orders the look after the raise whatever memory order the look itself uses.
         fence(Ordering::SeqCst);
@@ -285,7 +278,7 @@ impl<G> Hold<G> {
     /// Refuses, where only finished work makes room, those who would be finished after their deadlines.
     fn refuse_lost(&self, now: Instant) {
         let mut wakers = Vec::new();
-        let mut inner = self.inner.lock();
+        let mut inner = self.open();
         let refused = inner.refuse_lost(now, &mut wakers);
         self.waiting.fetch_sub(refused, Ordering::SeqCst);
         drop(inner);
@@ -299,7 +292,7 @@ impl<G> Hold<G> {
 
     /// Answers those who wait longer than the age limit with `HoldAge`. Returns how many.
     pub fn expire(&self, now: Instant) -> usize {
-        let age = self.inner.lock().limits.age;
+        let Some(age) = self.inner.lock().as_ref().map(|inner| inner.limits.age) else { return 0 };
         self.answer(|inner| {
             let since = inner.queue.at(End::Oldest)?.since;
             let over = now.saturating_duration_since(since) >= age;
@@ -314,9 +307,10 @@ impl<G> Hold<G> {
         loop {
             let mut wakers: SmallVec<[Waker; BATCH]> = SmallVec::new();
             let mut answered = 0;
-            let mut inner = self.inner.lock();
+            let mut rest = self.inner.lock();
+            let Some(inner) = rest.as_deref_mut() else { return 0 };
             while answered < BATCH && inner.queue.waiting() > 0 {
-                let Some((end, state)) = answer(&mut inner) else { break };
+                let Some((end, state)) = answer(inner) else { break };
                 // Somebody waits, by the loop's condition, and the lock was not let go since.
                 if let Ok(waker) = inner.queue.answer(end, state) {
                     wakers.extend(waker);
@@ -328,86 +322,13 @@ impl<G> Hold<G> {
                 inner.overload.clear();
                 inner.pace.pause();
             }
-            drop(inner);
+            drop(rest);
             wakers.into_iter().for_each(Waker::wake);
             served += answered;
             if answered < BATCH {
                 return served;
             }
         }
-    }
-}
-
-/// Why there is no place, and whether an instance is wanted all the same.
-#[derive(Clone, Copy)]
-struct Turned {
-    kind: Kind,
-    counts: bool,
-}
-
-impl From<Kind> for Turned {
-    fn from(kind: Kind) -> Turned {
-        Turned { kind, counts: false }
-    }
-}
-
-impl<G> Inner<G> {
-    /// A place in line, or why there is none.
-    fn place(&mut self, ask: &Ask) -> Result<u32, Turned> {
-        if let Some(kind) = self.outlook.refusal(ask.now) {
-            return Err(Turned { kind, counts: true });
-        }
-        if ask.inside && self.outlook.at_most {
-            return Err(Kind::WaitsForItself.into());
-        }
-        let expected = self.outlook.expected(ask.now);
-        if expected.zip(ask.deadline).is_some_and(|(expected, deadline)| deadline < expected) {
-            return Err(Turned { kind: Kind::StartTooLate, counts: true });
-        }
-        let (places, ahead) = (self.outlook.places, self.queue.waiting());
-        let given = ask.deadline.map(|deadline| deadline.saturating_duration_since(ask.now).mul_f64(SAFE));
-        let finished = if places > 0 { self.pace.until_finished(ask.now, ahead, places) } else { None };
-        if finished.zip(given).is_some_and(|(finished, given)| finished > given) {
-            return Err(Kind::WaitTooLong.into());
-        }
-        if self.queue.waiting() >= self.limits.count {
-            return Err(Kind::HoldFull.into());
-        }
-        if self.queue.bytes().saturating_add(ask.bytes) > self.limits.bytes {
-            return Err(Kind::HoldBytesFull.into());
-        }
-        let promised = finished.unwrap_or_default();
-        let terms = Terms { since: ask.now, deadline: ask.deadline, bytes: ask.bytes, promised };
-        self.queue.push(terms).ok_or(Kind::HoldCeiling.into())
-    }
-
-    /// See `Hold::refuse_lost`.
-    fn refuse_lost(&mut self, now: Instant, wakers: &mut Vec<Waker>) -> usize {
-        let places = self.outlook.places;
-        let soon = self.searched.is_some_and(|at| now.saturating_duration_since(at) < SEARCH);
-        if soon || places == 0 || self.pace.took(now, places).is_none() {
-            return 0;
-        }
-        self.searched = Some(now);
-        let Some(head) = self.queue.at(End::Oldest) else { return 0 };
-        let end = self.overload.end(now, self.outlook.crowded, &head);
-        let pace = self.pace;
-        let lost = |ahead, terms: &mut Terms| {
-            let Some(finished) = pace.until_finished(now, ahead, places) else { return false };
-            if terms.promised.is_zero() {
-                terms.promised = now.saturating_duration_since(terms.since) + finished;
-            }
-            // Only whom not even a better pace would help: an average is not certain.
-            terms.deadline.is_some_and(|deadline| deadline < now + finished.mul_f64(SAFE))
-        };
-        self.queue.refuse_where(end, Kind::WaitTooLong, lost, wakers)
-    }
-
-    /// To come back when those who wait now have had their turn, in whole seconds.
-    fn turn_advice(&self, now: Instant) -> Advice {
-        let turn = self.pace.until_granted(now, self.queue.waiting(), self.outlook.places);
-        let seconds = turn.map_or(1.0, |turn| turn.as_secs_f64().ceil().clamp(1.0, 3600.0));
-        Advice { retry_after: seconds as u16, status: self.limits.overflow_status }
     }
 }
 
@@ -435,7 +356,7 @@ impl<G> Future for Ticket<G> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // Polling after completion is a caller's mistake; staying pending is what it can be told.
         let Some(place) = self.place else { return Poll::Pending };
-        let mut inner = self.hold.inner.lock();
+        let mut inner = self.hold.open();
         if let State::Waits(waker) = inner.queue.state(place) {
             match waker {
                 Some(waker) => waker.clone_from(cx.waker()),
@@ -457,7 +378,7 @@ impl<G> Future for Ticket<G> {
 impl<G> Drop for Ticket<G> {
     fn drop(&mut self) {
         let Some(place) = self.place.take() else { return };
-        let mut inner = self.hold.inner.lock();
+        let mut inner = self.hold.open();
         let state = inner.queue.release(place);
         if matches!(state, State::Waits(_)) {
             self.hold.waiting.fetch_sub(1, Ordering::SeqCst);

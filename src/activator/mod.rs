@@ -12,6 +12,7 @@ mod outlook;
 mod overload;
 mod pace;
 mod queue;
+mod rest;
 mod room;
 #[cfg(test)]
 mod tests;

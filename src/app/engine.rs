@@ -111,7 +111,7 @@ impl Engine {
         let mut state = self.state.lock();
         let began = self.parts.began;
         state.texts = first.texts;
-        let config = self.take(&mut state, first.loaded, &Config::default(), began);
+        let config = self.take(&mut state, first.loaded, None, began);
         if let Some(refused) = state.last.as_ref().and_then(|last| last.refused.clone()) {
             return Err(refused);
         }
@@ -158,7 +158,7 @@ impl Engine {
         if same {
             state.kept = Arc::new(loaded.kept);
         } else {
-            self.take(&mut state, loaded, &old, began);
+            self.take(&mut state, loaded, Some(&old), began);
         }
     }
 
@@ -169,10 +169,10 @@ impl Engine {
     }
 
     /// Serves what was loaded in the place of `old`, unless it is refused as a whole.
-    fn take(&self, state: &mut State, loaded: Loaded, old: &Config, began: Instant) -> Config {
+    fn take(&self, state: &mut State, loaded: Loaded, old: Option<&Config>, began: Instant) -> Config {
         let args = &self.parts.args;
         let metrics = &self.parts.environment.telemetry.metrics;
-        let changes = Changes::between(old, &loaded.config);
+        let changes = old.map(|old| Changes::between(old, &loaded.config));
         let refused = (args.serve.strict && loaded.report.has_errors())
             .then(|| "the configuration has errors, and --strict refuses it then".to_owned());
         metrics.quarantined.set(loaded.quarantined.len() as i64);
@@ -424,7 +424,7 @@ impl Engine {
         state.swept.retain(|name, _| snapshot.destinations.contains_key(name));
         snapshot.expire_held(now);
         for (name, destination) in &snapshot.destinations {
-            let Some(outlier) = &destination.cluster.outlier else { continue };
+            let Some(outlier) = &destination.cluster.policy.outlier else { continue };
             let last = state.swept.entry(name.clone()).or_insert(now);
             if now.saturating_duration_since(*last) >= outlier.interval {
                 *last = now;

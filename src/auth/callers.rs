@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 /// Bytes of a secret: nobody guesses it.
@@ -46,12 +47,22 @@ impl Passes {
 /// Principals by the credentials that speak for them. Looked up by a keyed hash of the whole, so that how long it
 /// takes says nothing about how much of a guess was right.
 #[derive(Debug, Default)]
-pub struct Callers(HashMap<Box<[u8]>, Arc<str>>);
+pub struct Callers {
+    principals: HashMap<u128, Arc<str>>,
+    keys: [RandomState; 2],
+}
 
 impl Callers {
     /// From now on the revision `namespace/name` is `principal`.
     pub fn learn(&mut self, passes: &Passes, revision: &str, principal: Arc<str>) {
-        self.0.insert(STANDARD.encode(passes.of(revision)).into_bytes().into(), principal);
+        let credentials = STANDARD.encode(passes.of(revision));
+        self.principals.insert(self.hash(credentials.as_bytes()), principal);
+    }
+
+    /// Long enough to stand for the whole: two credentials have the same one as seldom as a guess is right.
+    fn hash(&self, credentials: &[u8]) -> u128 {
+        let [high, low] = [0, 1].map(|key: usize| u128::from(self.keys[key].hash_one(credentials)));
+        high << 64 | low
     }
 
     /// Who sends these credentials, a value of `Proxy-Authorization`.
@@ -60,7 +71,7 @@ impl Callers {
         if !scheme.eq_ignore_ascii_case(SCHEME) {
             return None;
         }
-        self.0.get(rest.trim_ascii())
+        self.principals.get(&self.hash(rest.trim_ascii()))
     }
 }
 

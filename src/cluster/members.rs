@@ -14,8 +14,8 @@ use proxy_config::model::{Balance, Outlier};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 /// What keys of clusters begin with; a revision's has no blank in it.
@@ -23,6 +23,14 @@ const GIVEN: &str = "cluster ";
 const QUEUED: &str = "queue ";
 /// Exchanges that wait for each place where endpoints are given and limited.
 const QUEUED_FOR_EACH: usize = 10;
+/// What most members have while nobody asks for them: no endpoint, no line.
+static NOBODY: LazyLock<Nobody> = LazyLock::new(Nobody::default);
+
+#[derive(Default)]
+struct Nobody {
+    list: Arc<List>,
+    lines: Arc<Vec<Arc<Line>>>,
+}
 
 /// The endpoints of one destination while the proxy runs.
 #[derive(Debug)]
@@ -61,9 +69,9 @@ impl Members {
     fn new(key: Arc<str>, hold: Option<Arc<Hold<Slot>>>) -> Arc<Members> {
         Arc::new(Members {
             key,
-            list: Swap::default(),
+            list: Swap::new(NOBODY.list.clone()),
             hold,
-            lines: Swap::default(),
+            lines: Swap::new(NOBODY.lines.clone()),
             joined: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             change: Mutex::new(()),
@@ -346,9 +354,15 @@ impl Registry {
         self.members.lock().get(key).cloned()
     }
 
-    /// The counts of a cluster.
-    pub fn gate(&self, cluster: &str) -> Arc<Gate> {
-        self.gates.lock().entry(cluster.into()).or_default().clone()
+    /// The counts of a cluster, and its name, which is kept here once.
+    pub fn gate(&self, cluster: &str) -> (Arc<str>, Arc<Gate>) {
+        let mut gates = self.gates.lock();
+        if let Some((name, gate)) = gates.get_key_value(cluster) {
+            return (name.clone(), gate.clone());
+        }
+        let (name, gate) = (Arc::<str>::from(cluster), Arc::<Gate>::default());
+        gates.insert(name.clone(), gate.clone());
+        (name, gate)
     }
 
     /// Forgets what nobody else holds any more, but for revisions that still have instances.

@@ -21,7 +21,7 @@ pub use holder::Holder;
 pub use members::{Members, Registry, Taken};
 
 use crate::tls::Client;
-use proxy_config::model::{Balance, Limits, Outlier, Protocol};
+use proxy_config::model::{Balance, Policy, Protocol};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,12 +33,8 @@ pub struct Cluster {
     pub name: Arc<str>,
     /// Spoken to the endpoints.
     pub protocol: Protocol,
-    /// How an endpoint is chosen.
-    pub balance: Balance,
-    /// How much at once.
-    pub limits: Limits,
-    /// When an endpoint is left out.
-    pub outlier: Option<Outlier>,
+    /// How an endpoint is chosen, how much at once, and when one is left out.
+    pub policy: Arc<Policy>,
     /// `timeoutSeconds` where the members are instances of a function.
     pub function_timeout: Option<Duration>,
     /// Whether the endpoints are on this host, where connections are cheap and idle ones short-lived.
@@ -66,9 +62,7 @@ impl Cluster {
         Cluster {
             name: name.into(),
             protocol: Protocol::Http1,
-            balance: Balance::Random,
-            limits: Limits::default(),
-            outlier: None,
+            policy: Arc::new(Policy { balance: Balance::Random, ..Policy::default() }),
             function_timeout: None,
             local: false,
             tls: None,

@@ -151,7 +151,7 @@ impl Attempts<'_> {
         let destination = self.destination;
         let cluster = &destination.cluster;
         let slot = self.hands.slot.insert(slot);
-        let request = cluster.gate.request(cluster.limits.max_requests).inspect_err(|_| {
+        let request = cluster.gate.request(cluster.policy.limits.max_requests).inspect_err(|_| {
             destination.metrics.overflow(Limit::Requests).inc();
         })?;
         self.hands.request = Some(request);
@@ -344,7 +344,7 @@ impl Attempts<'_> {
             Verdict::Again { budgeted } => {
                 let budget = if budgeted { retry::budget(cluster.gate.requests()) } else { u32::MAX };
                 self.tries.permit = None;
-                self.tries.permit = cluster.gate.retry(cluster.limits.max_retries, budget);
+                self.tries.permit = cluster.gate.retry(cluster.policy.limits.max_retries, budget);
                 if self.tries.permit.is_none() {
                     self.destination.metrics.overflow(Limit::Retries).inc();
                     return false;
@@ -372,7 +372,7 @@ impl Attempts<'_> {
     /// Tells the members how it went; time spent held is not in it.
     #[inline]
     fn report(&self, outcome: &Result<Response<Incoming>, Missed>) {
-        let Some(policy) = &self.destination.cluster.outlier else { return };
+        let Some(policy) = &self.destination.cluster.policy.outlier else { return };
         let status = match outcome {
             // Somebody else's work was in the way: that is no failure of the application's.
             Ok(response) if unsent::is_said(self.hands.asked, response) => return,

@@ -155,10 +155,16 @@ async fn slot(connection: &Connection, destination: &Destination, timeout: Durat
     let cluster = &destination.cluster;
     let taken = {
         let mut rng = connection.local.rng.borrow_mut();
-        cluster.members.take_or_wait(cluster.balance, cluster.outlier.as_ref(), &mut rng, &[], || {
-            let now = clock::now();
-            Ok(Ask { now, bytes: QUESTION, deadline: Some(now + timeout), inside: false })
-        })
+        cluster.members.take_or_wait(
+            cluster.policy.balance,
+            cluster.policy.outlier.as_ref(),
+            &mut rng,
+            &[],
+            || {
+                let now = clock::now();
+                Ok(Ask { now, bytes: QUESTION, deadline: Some(now + timeout), inside: false })
+            },
+        )
     };
     let told = |kind: Kind| kind.row().details.to_owned();
     match taken {
@@ -179,7 +185,8 @@ async fn send(
 ) -> Result<Answer, (String, bool)> {
     let (cluster, pools) = (&destination.cluster, &connection.local.pools);
     let failed = |fault: Fault| (fault.to_string(), false);
-    let _counted = cluster.gate.request(cluster.limits.max_requests).map_err(|kind| failed(kind.into()))?;
+    let _counted =
+        cluster.gate.request(cluster.policy.limits.max_requests).map_err(|kind| failed(kind.into()))?;
     let to = Aim { cluster, endpoint: slot.endpoint(), host };
     let idle = if fresh { None } else { pools.idle(to, clock::now()) };
     let mut lease = match idle {

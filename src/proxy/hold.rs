@@ -38,9 +38,13 @@ impl Attempts<'_> {
         let taken = {
             let mut rng = self.connection.local.rng.borrow_mut();
             let (deadlines, closing, destination) = (&mut self.deadlines, &*self.closing, self.destination);
-            cluster.members.take_or_wait(cluster.balance, cluster.outlier.as_ref(), &mut rng, avoid, || {
-                ask(deadlines, closing, destination)
-            })
+            cluster.members.take_or_wait(
+                cluster.policy.balance,
+                cluster.policy.outlier.as_ref(),
+                &mut rng,
+                avoid,
+                || ask(deadlines, closing, destination),
+            )
         };
         taken.map_err(|kind| self.refused(kind))
     }

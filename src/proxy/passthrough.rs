@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Gate, Members};
 use crate::fault::{Fault, Kind};
 use crate::http::Authority;
 use crate::route::{HeaderChange, Side, Split};
-use crate::snapshot::{Destination, Forward, Listener, Retry, Tally, Target};
+use crate::snapshot::{Destination, Forward, Listener, Retry, Tally, Target, Terms};
 use crate::telemetry::Telemetry;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -34,16 +34,8 @@ pub struct Passthrough {
 impl Passthrough {
     /// Nothing known yet.
     pub fn new(telemetry: Arc<Telemetry>) -> Passthrough {
-        let terms = Forward {
-            split: Split::single(),
-            targets: Vec::new(),
-            timeout: None,
-            retry: Retry::istio_default(),
-            path: None,
-            authority: None,
-            request_headers: HeaderChange::none(Side::Request),
-            response_headers: HeaderChange::none(Side::Response),
-        };
+        let terms = Arc::new(Terms::of(Retry::istio_default()));
+        let terms = Forward { split: Split::single(), targets: Box::default(), terms };
         Passthrough { telemetry, gate: Arc::default(), known: RefCell::default(), terms }
     }
 

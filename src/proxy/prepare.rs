@@ -67,12 +67,12 @@ pub(super) fn request<'a>(
     seen: Seen,
     closing: &mut Closing,
 ) -> Result<Outbound<'a>, Fault> {
-    let parts = &mut closing.parts;
+    let (parts, route) = (&mut closing.parts, &*forwarding.terms);
     let gateway = connection.direction == Direction::Gateway;
     let asked = envoy::take(&mut parts.headers, seen, !gateway);
     closing.timeout_is_204 = asked.timeout_is_204;
-    let timeout = timeout(forwarding.timeout, &asked, closing.record.grpc, parts, seen);
-    let policy = policy(&forwarding.retry, asked);
+    let timeout = timeout(route.timeout, &asked, closing.record.grpc, parts, seen);
+    let policy = policy(&route.retry, asked);
     let protocol = match destination.cluster.protocol {
         Protocol::Http1 => upgrade::wanted(parts, seen),
         Protocol::Http2 => None,
@@ -89,15 +89,15 @@ pub(super) fn request<'a>(
     let lineage = (!gateway && seen.any(Seen::OURS)).then(|| parts.headers.remove(LINEAGE)).flatten();
     headers::prepare(&mut parts.headers, seen, &terms, &mut connection.local.ids.borrow_mut());
     lineage::extend(&mut parts.headers, lineage, destination.lineage.as_ref());
-    let fields = (forwarding.response_headers.reads_request() || to.response_headers.reads_request())
+    let fields = (route.response_headers.reads_request() || to.response_headers.reads_request())
         .then(|| parts.headers.clone());
-    let mut authority = forwarding.authority.clone();
-    for change in [&to.request_headers, &forwarding.request_headers] {
+    let mut authority = route.authority.clone();
+    for change in [&to.request_headers, &route.request_headers] {
         if let Some(changed) = change_request(change, connection, parts, to) {
             authority = Some(changed);
         }
     }
-    let path = match (&forwarding.path, parts.uri.path_and_query()) {
+    let path = match (&route.path, parts.uri.path_and_query()) {
         (Some(change), Some(path)) => Some(change.apply(path).map_err(|error| {
             Fault::because(Kind::BadRequest, format_args!("the rewritten path is not one: {error}"))
         })?),
@@ -115,7 +115,7 @@ pub(super) fn request<'a>(
     }
     target::set_attempt(&mut parts.headers, 1);
     if let Some(expected) =
-        [timeout, policy.as_ref().unwrap_or(&forwarding.retry).per_try_timeout].into_iter().flatten().min()
+        [timeout, policy.as_ref().unwrap_or(&route.retry).per_try_timeout].into_iter().flatten().min()
     {
         target::set_expected_timeout(&mut parts.headers, expected);
     }
@@ -127,7 +127,7 @@ pub(super) fn request<'a>(
     let host = if asks { Authority::of(parts).map(|authority| authority.host.into()) } else { None };
     let rare = (policy.is_some() || switch.is_some() || fields.is_some() || host.is_some())
         .then(|| Box::new(Rare { policy, switch, fields, host }));
-    Ok(Outbound { timeout, policy: &forwarding.retry, idempotent: retry::is_idempotent(&parts.method), rare })
+    Ok(Outbound { timeout, policy: &route.retry, idempotent: retry::is_idempotent(&parts.method), rare })
 }
 
 /// The timeout of the whole exchange: the route's, or what its own client asked instead; a gRPC call's own
@@ -254,7 +254,7 @@ pub(super) fn response(
     }
     let path = record.target.as_ref().map_or("/", |p| p.as_str());
     let authority = record.authority.as_ref().and_then(|a| a.to_str().ok()).unwrap_or_default();
-    for change in [&to.response_headers, &forwarding.response_headers] {
+    for change in [&to.response_headers, &forwarding.terms.response_headers] {
         if change.is_empty() {
             continue;
         }

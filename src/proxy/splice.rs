@@ -112,8 +112,12 @@ async fn join(local: &Local, client: &Raw, route: &Passthrough) -> Result<Joined
         let destination = snapshot.destinations.get(name).cloned();
         let destination = destination.ok_or_else(|| Fault::because(Kind::NoCluster, name))?;
         let cluster = &destination.cluster;
-        let slot =
-            cluster.members.take(cluster.balance, cluster.outlier.as_ref(), &mut local.rng.borrow_mut(), &[]);
+        let slot = cluster.members.take(
+            cluster.policy.balance,
+            cluster.policy.outlier.as_ref(),
+            &mut local.rng.borrow_mut(),
+            &[],
+        );
         (slot.ok_or(Kind::NoHealthyUpstream)?, destination)
     };
     let permit = permit(&destination)?;
@@ -122,20 +126,20 @@ async fn join(local: &Local, client: &Raw, route: &Passthrough) -> Result<Joined
     if address == client.address {
         return Err(Fault::because(Kind::ConnectFailure, "it leads back to this proxy"));
     }
-    let (first, timeout) = (slot.endpoint().take_first(), cluster.limits.connect_timeout);
+    let (first, timeout) = (slot.endpoint().take_first(), cluster.policy.limits.connect_timeout);
     let dialled = upstream::dial(address, first, timeout, permit, &local.telemetry).await;
-    if let (Err(fault), Some(policy)) = (&dialled, &cluster.outlier)
+    if let (Err(fault), Some(policy)) = (&dialled, &cluster.policy.outlier)
         && cluster.members.report(slot.endpoint(), fault.kind.row().status, policy, clock::now())
     {
         destination.metrics.ejections.inc();
     }
     let (stream, open) = dialled?;
-    Ok(Joined { stream, _open: open, _slot: slot, longest: cluster.limits.max_connection_duration })
+    Ok(Joined { stream, _open: open, _slot: slot, longest: cluster.policy.limits.max_connection_duration })
 }
 
 fn permit(destination: &Arc<Destination>) -> Result<Permit, Fault> {
     let cluster = &destination.cluster;
-    cluster.gate.connection(cluster.limits.max_connections).ok_or_else(|| {
+    cluster.gate.connection(cluster.policy.limits.max_connections).ok_or_else(|| {
         destination.metrics.overflow(crate::telemetry::Limit::Connections).inc();
         Fault::because(Kind::PendingOverflow, "maxConnections is reached")
     })

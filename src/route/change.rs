@@ -20,6 +20,12 @@ pub enum Side {
 #[derive(Clone, Debug)]
 pub struct HeaderChange {
     side: Side,
+    /// Most change nothing.
+    ops: Option<Box<Ops>>,
+}
+
+#[derive(Clone, Debug)]
+struct Ops {
     remove: Box<[HeaderName]>,
     set: Box<[(HeaderName, Template)]>,
     add: Box<[(HeaderName, Template)]>,
@@ -29,7 +35,7 @@ pub struct HeaderChange {
 impl HeaderChange {
     /// Changes nothing.
     pub fn none(side: Side) -> HeaderChange {
-        HeaderChange { side, remove: [].into(), set: [].into(), add: [].into(), authority: None }
+        HeaderChange { side, ops: None }
     }
 
     /// Compiles a set of changes.
@@ -54,42 +60,44 @@ impl HeaderChange {
         };
         let set = write(&ops.set)?;
         let add = write(&ops.add)?;
-        let remove = ops.remove.iter().map(|name| removable(name, side)).collect::<Result<_, _>>()?;
-        Ok(HeaderChange { side, remove, set, add, authority })
+        let remove: Box<[_]> =
+            ops.remove.iter().map(|name| removable(name, side)).collect::<Result<_, _>>()?;
+        let any = !(remove.is_empty() && set.is_empty() && add.is_empty() && authority.is_none());
+        Ok(HeaderChange { side, ops: any.then(|| Box::new(Ops { remove, set, add, authority })) })
     }
 
     /// Whether there is nothing to do, so that no [`Facts`] are needed.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty() && self.authority.is_none()
+        self.ops.is_none()
     }
 
     /// Whether a change to a response needs the request's fields, which are otherwise gone by then.
     pub fn reads_request(&self) -> bool {
         self.side == Side::Response
-            && self.set.iter().chain(&self.add).any(|(_, template)| template.reads_request())
+            && self.ops.as_ref().is_some_and(|ops| {
+                ops.set.iter().chain(&ops.add).any(|(_, template)| template.reads_request())
+            })
     }
 
     /// Changes the fields in place and returns the new authority if there is one. A value that comes out
     /// empty changes nothing.
     pub fn apply(&self, headers: &mut HeaderMap, facts: &Facts<'_>) -> Option<HeaderValue> {
-        if self.is_empty() {
-            return None;
-        }
-        for name in &self.remove {
+        let ops = self.ops.as_ref()?;
+        for name in &ops.remove {
             headers.remove(name);
         }
-        for (name, template) in &self.set {
+        for (name, template) in &ops.set {
             if let Some(value) = self.fill(template, headers, facts) {
                 headers.insert(name.clone(), value);
             }
         }
-        for (name, template) in &self.add {
+        for (name, template) in &ops.add {
             if let Some(value) = self.fill(template, headers, facts) {
                 headers.append(name.clone(), value);
             }
         }
-        self.authority.as_ref().and_then(|template| self.fill(template, headers, facts))
+        ops.authority.as_ref().and_then(|template| self.fill(template, headers, facts))
     }
 
     fn fill(&self, template: &Template, headers: &HeaderMap, facts: &Facts<'_>) -> Option<HeaderValue> {

@@ -3,17 +3,15 @@
 //! The first step of routing. Never allocates for a host name that DNS could hold, and never looks at ports.
 
 use smallvec::SmallVec;
-use std::collections::HashMap;
-
-type Map = HashMap<Box<str>, usize, foldhash::fast::RandomState>;
+use std::hash::BuildHasher;
 
 /// Values by domain. The precedence is Envoy's: exact, the longest matching suffix, the star.
 #[derive(Clone, Debug)]
 pub struct Hosts<T> {
-    values: Vec<T>,
-    exact: Map,
+    values: Box<[T]>,
+    exact: Names,
     /// `.example.com` for `*.example.com`.
-    suffix: Map,
+    suffix: Names,
     /// The lengths that occur among `suffix`, longest first.
     lengths: Vec<usize>,
     star: Option<usize>,
@@ -27,35 +25,27 @@ impl<T> Hosts<T> {
         D: IntoIterator<Item = S>,
         S: AsRef<str>,
     {
-        let mut hosts = Hosts {
-            values: Vec::new(),
-            exact: Map::default(),
-            suffix: Map::default(),
-            lengths: Vec::new(),
-            star: None,
-        };
+        let (mut values, mut lengths, mut star) = (Vec::new(), Vec::new(), None);
+        let (mut exact, mut suffixes) = (Writing::default(), Writing::default());
         for (domains, value) in groups {
-            let index = hosts.values.len();
-            hosts.values.push(value);
+            let index = values.len();
+            values.push(value);
             for domain in domains {
-                hosts.insert(domain.as_ref(), index);
+                let domain = domain.as_ref();
+                match domain.strip_prefix('*') {
+                    Some("") => _ = star.get_or_insert(index),
+                    Some(suffix) => {
+                        lengths.push(suffix.len());
+                        suffixes.add(suffix, index);
+                    }
+                    None => exact.add(domain, index),
+                }
             }
         }
-        hosts.lengths.sort_unstable_by(|a, b| b.cmp(a));
-        hosts.lengths.dedup();
-        hosts
-    }
-
-    fn insert(&mut self, domain: &str, index: usize) {
-        let domain = domain.to_ascii_lowercase();
-        match domain.strip_prefix('*') {
-            Some("") => _ = self.star.get_or_insert(index),
-            Some(suffix) => {
-                self.lengths.push(suffix.len());
-                self.suffix.entry(suffix.into()).or_insert(index);
-            }
-            None => _ = self.exact.entry(domain.into()).or_insert(index),
-        }
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        lengths.dedup();
+        let (exact, suffix) = (Names::new(exact), Names::new(suffixes));
+        Hosts { values: values.into(), exact, suffix, lengths, star }
     }
 
     /// The value for a host without port, in whatever case.
@@ -75,7 +65,7 @@ impl<T> Hosts<T> {
         if !self.exact.is_empty()
             && let Some(index) = self.exact.get(host)
         {
-            return Some(*index);
+            return Some(index);
         }
         for length in &self.lengths {
             // A suffix stands for at least one more byte.
@@ -85,7 +75,7 @@ impl<T> Hosts<T> {
             if let Some(tail) = host.get(host.len() - length..)
                 && let Some(index) = self.suffix.get(tail)
             {
-                return Some(*index);
+                return Some(index);
             }
         }
         self.star
@@ -94,6 +84,94 @@ impl<T> Hosts<T> {
     /// The values, in the order given.
     pub fn values(&self) -> &[T] {
         &self.values
+    }
+}
+
+/// Names by hash, with as little beside them as they need: a function has nine, and most functions idle. A name that
+/// begins the one before it, as `hello.default` does `hello.default.svc`, takes no room of its own.
+#[derive(Clone, Debug)]
+struct Names {
+    text: Box<str>,
+    entries: Box<[Entry]>,
+    /// The entry of each place, by hash, or of one of the next places; a power of two of them, some of them free.
+    places: Box<[u32]>,
+    hash: foldhash::fast::RandomState,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    at: u32,
+    length: u32,
+    value: u32,
+}
+
+/// Names as they come.
+#[derive(Default)]
+struct Writing {
+    text: String,
+    entries: Vec<Entry>,
+}
+
+const FREE: u32 = u32::MAX;
+
+impl Writing {
+    fn add(&mut self, name: &str, value: usize) {
+        let name = name.to_ascii_lowercase();
+        let last = self.entries.last().map_or(0, |last| last.at as usize);
+        let at = if self.text[last..].starts_with(&name) { last } else { self.text.len() };
+        if at == self.text.len() {
+            self.text.push_str(&name);
+        }
+        let small = |number: usize| u32::try_from(number).unwrap_or(FREE);
+        self.entries.push(Entry { at: small(at), length: small(name.len()), value: small(value) });
+    }
+}
+
+impl Names {
+    /// Of two equal names the first counts.
+    fn new(writing: Writing) -> Names {
+        let count = writing.entries.len();
+        let places = if count == 0 { 0 } else { (count + count / 2 + 1).next_power_of_two() };
+        let mut names = Names {
+            text: writing.text.into(),
+            entries: writing.entries.into(),
+            places: vec![FREE; places].into(),
+            hash: foldhash::fast::RandomState::default(),
+        };
+        for (number, entry) in (0..FREE).zip(&names.entries) {
+            let (place, known) = names.place(names.name(entry));
+            if known.is_none() {
+                names.places[place] = number;
+            }
+        }
+        names
+    }
+
+    fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    fn name(&self, entry: &Entry) -> &str {
+        let (at, length) = (entry.at as usize, entry.length as usize);
+        self.text.get(at..at + length).unwrap_or_default()
+    }
+
+    /// The value of a name.
+    fn get(&self, name: &str) -> Option<usize> {
+        if self.is_empty() { None } else { self.place(name).1 }
+    }
+
+    /// Where a name is, with its value; else where it would be. Some place is free, so the search ends.
+    fn place(&self, name: &str) -> (usize, Option<usize>) {
+        let last = self.places.len() - 1;
+        let mut place = self.hash.hash_one(name) as usize & last;
+        while let Some(entry) = self.entries.get(self.places[place] as usize) {
+            if entry.length as usize == name.len() && self.name(entry) == name {
+                return (place, Some(entry.value as usize));
+            }
+            place = (place + 1) & last;
+        }
+        (place, None)
     }
 }
 

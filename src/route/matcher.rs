@@ -36,9 +36,12 @@ enum Source {
     Scheme,
 }
 
-/// A compiled [`Match`].
+/// A compiled [`Match`]; most have no condition.
 #[derive(Clone, Debug, Default)]
-pub struct Matcher {
+pub struct Matcher(Option<Box<Conditions>>);
+
+#[derive(Clone, Debug, Default)]
+struct Conditions {
     method: Option<Pattern>,
     path: Option<Pattern>,
     scheme: Option<Pattern>,
@@ -54,7 +57,7 @@ impl Matcher {
     /// # Errors
     /// What cannot be compiled, and why.
     pub fn compile(wanted: &Match) -> Result<Matcher, String> {
-        Ok(Matcher {
+        let conditions = Conditions {
             method: compile(wanted.method.as_ref(), false)?,
             path: compile(wanted.uri.as_ref(), wanted.ignore_uri_case)?,
             scheme: compile(wanted.scheme.as_ref(), false)?,
@@ -66,12 +69,27 @@ impl Matcher {
                 .iter()
                 .map(|(key, text)| Ok((key.as_str().into(), Pattern::compile(text, false)?)))
                 .collect::<Result<_, String>>()?,
-        })
+        };
+        Ok(Matcher((!conditions.is_empty()).then(|| Box::new(conditions))))
     }
 
     /// Whether every condition holds.
     #[inline]
     pub fn matches(&self, head: &Head<'_>) -> bool {
+        self.0.as_ref().is_none_or(|conditions| conditions.hold(head))
+    }
+}
+
+impl Conditions {
+    fn is_empty(&self) -> bool {
+        let line = [&self.method, &self.path, &self.scheme, &self.authority];
+        line.iter().all(|condition| condition.is_none())
+            && self.headers.is_empty()
+            && self.without.is_empty()
+            && self.query.is_empty()
+    }
+
+    fn hold(&self, head: &Head<'_>) -> bool {
         holds(&self.method, head.method.as_str())
             && holds(&self.path, head.path)
             && holds(&self.scheme, head.scheme)

@@ -5,9 +5,12 @@
 
 use super::guards::Guards;
 use super::secure::Secure;
+use super::shared::{Names, Shared};
 use super::simulate::Simulation;
-use super::tally::{self, Tally};
-use super::{Action, Destination, Direct, Forward, Listener, Route, Snapshot, Tables, Target, VirtualHost};
+use super::tally::{self, Tally, To};
+use super::{
+    Action, Destination, Direct, Forward, Listener, Route, Snapshot, Tables, Target, Terms, VirtualHost,
+};
 use crate::auth::{KeyRing, Passes};
 use crate::cluster::{Cluster, Registry};
 use crate::record::Direction;
@@ -21,6 +24,7 @@ use proxy_config::model;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What snapshots are compiled against.
 #[derive(Debug)]
@@ -87,6 +91,12 @@ pub fn compile(
         secure: Secure::begin(&environment.keyring, config),
         clusters: HashMap::new(),
         destinations: HashMap::new(),
+        names: Names::default(),
+        policies: Shared::default(),
+        identities: Shared::default(),
+        terms: Shared::default(),
+        targets: Shared::default(),
+        forwards: Shared::default(),
         problems,
     };
     for cluster in &config.clusters {
@@ -122,13 +132,26 @@ struct Compiler<'a> {
     secure: Secure<'a>,
     clusters: HashMap<Arc<str>, &'a model::Cluster>,
     destinations: HashMap<Arc<str>, Arc<Destination>>,
+    names: Names,
+    policies: Shared<&'a model::Policy, model::Policy>,
+    identities: Shared<&'a model::Identity, To>,
+    terms: Shared<Said<'a>, Terms>,
+    targets: Shared<(Direction, &'a str, &'a model::HeaderOps), Target>,
+    forwards: Shared<(Shares, *const Terms), Forward>,
     problems: Vec<String>,
 }
 
+/// Targets, of which none goes while a snapshot is compiled, and their weights.
+type Shares = Vec<(*const Target, u32)>;
+
+/// What a route says of requests, wherever they go.
+type Said<'a> = (Option<Duration>, &'a model::Retry, &'a model::Rewrite, &'a model::HeaderOps);
+
 impl<'a> Compiler<'a> {
     fn destination(&mut self, wanted: &'a model::Cluster, revisions: &HashMap<&str, &model::Revision>) {
-        let name: Arc<str> = wanted.name.as_str().into();
         let registry = &self.environment.registry;
+        let (name, gate) = registry.gate(&wanted.name);
+        self.names.know(name.clone());
         let telemetry = &self.environment.telemetry;
         let (members, revision, local) = match &wanted.endpoints {
             model::Endpoints::Revision(key) => {
@@ -148,26 +171,23 @@ impl<'a> Compiler<'a> {
             // Filled by discovery; what is known from before stays until then.
             model::Endpoints::Dns(_) => (registry.given(&name), None, false),
         };
-        let function = match &wanted.endpoints {
-            model::Endpoints::Revision(key) => Some(telemetry.function(key)),
-            _ => None,
-        };
+        let function = matches!(&wanted.endpoints, model::Endpoints::Revision(_))
+            .then(|| telemetry.function(members.key.clone()));
+        let policy = self.policies.get(&wanted.policy, || wanted.policy.clone());
         let (tls, mesh) = self.secure.cluster(wanted);
         let destination = Destination {
             cluster: Cluster {
                 name: name.clone(),
                 protocol: wanted.protocol,
-                balance: wanted.policy.balance,
-                limits: wanted.policy.limits,
-                outlier: wanted.policy.outlier,
+                policy,
                 function_timeout: revision.map(|r| r.timeout),
                 local,
                 tls,
                 mesh,
                 members,
-                gate: registry.gate(&name),
+                gate,
             },
-            metrics: telemetry.cluster(&name),
+            metrics: telemetry.cluster(name.clone()),
             function,
             lineage: revision.and_then(|r| HeaderValue::from_str(&r.key).ok()),
             server_timing: revision.is_some_and(|r| r.holding.server_timing),
@@ -179,7 +199,7 @@ impl<'a> Compiler<'a> {
         self.destinations.insert(name, Arc::new(destination));
     }
 
-    fn listener(&mut self, wanted: &model::Listener) -> Listener {
+    fn listener(&mut self, wanted: &'a model::Listener) -> Listener {
         let direction = direction(wanted);
         let nowhere = |name| tally::nowhere(&self.environment.telemetry, direction, name);
         let (unrouted, black_hole) = (nowhere("unknown"), nowhere("BlackHoleCluster"));
@@ -204,13 +224,13 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn table(&mut self, listener: &model::Listener, table: &model::Table) -> Hosts<VirtualHost> {
+    fn table(&mut self, listener: &'a model::Listener, table: &'a model::Table) -> Hosts<VirtualHost> {
         let hosts: Vec<_> = table
             .hosts
             .iter()
             .map(|host| {
                 let routes = host.routes.iter().map(|route| self.route(listener, route)).collect();
-                (host.domains.clone(), VirtualHost { name: host.name.as_str().into(), routes })
+                (&host.domains, VirtualHost { routes })
             })
             .collect();
         Hosts::new(hosts)
@@ -218,18 +238,19 @@ impl<'a> Compiler<'a> {
 
     /// A route that cannot be made answers 503 NC: without it its requests would fall to the next rule, which
     /// may allow what it refuses. Where even its conditions are unknown, that is all requests of the host.
-    fn route(&mut self, listener: &model::Listener, wanted: &model::Route) -> Route {
+    fn route(&mut self, listener: &'a model::Listener, wanted: &'a model::Route) -> Route {
+        let name = self.names.get(&wanted.name);
         let made =
             Matcher::compile(&wanted.matches).map(|matcher| (matcher, self.action(listener, &wanted.action)));
         let (matcher, why) = match made {
-            Ok((matcher, Ok(action))) => return Route { name: wanted.name.as_str().into(), matcher, action },
+            Ok((matcher, Ok(action))) => return Route { name, matcher, action },
             Ok((matcher, Err(why))) => (matcher, why),
             Err(why) => (Matcher::default(), why),
         };
         self.problems
             .push(format!("{}: route {}: {why}; the route answers 503 instead", wanted.origin, wanted.name));
-        let action = Action::Forward(Box::new(self.nowhere_to_go(listener)));
-        Route { name: wanted.name.as_str().into(), matcher, action }
+        let action = Action::Forward(Arc::new(self.nowhere_to_go(listener)));
+        Route { name, matcher, action }
     }
 
     /// To a cluster that does not exist.
@@ -240,24 +261,16 @@ impl<'a> Compiler<'a> {
             request_headers: HeaderChange::none(Side::Request),
             response_headers: HeaderChange::none(Side::Response),
             source: (listener.direction != model::Direction::Inbound)
-                .then(|| self.tally(Reporter::Source, listener, None)),
+                .then(|| self.tally(Reporter::Source, direction(listener), None)),
             sink: None,
         };
-        Forward {
-            split: Split::single(),
-            targets: vec![Arc::new(target)],
-            timeout: None,
-            retry: model::Retry::off(),
-            path: None,
-            authority: None,
-            request_headers: HeaderChange::none(Side::Request),
-            response_headers: HeaderChange::none(Side::Response),
-        }
+        let terms = Arc::new(Terms::of(model::Retry::off()));
+        Forward { split: Split::single(), targets: [Arc::new(target)].into(), terms }
     }
 
-    fn action(&self, listener: &model::Listener, wanted: &model::Action) -> Result<Action, String> {
+    fn action(&mut self, listener: &model::Listener, wanted: &'a model::Action) -> Result<Action, String> {
         Ok(match wanted {
-            model::Action::Forward(forward) => Action::Forward(Box::new(self.forward(listener, forward)?)),
+            model::Action::Forward(forward) => Action::Forward(self.forward(listener, forward)?),
             model::Action::Redirect(redirect) => Action::Redirect(Box::new(Redirect::compile(redirect)?)),
             model::Action::Direct(direct) => Action::Direct(Box::new(Direct {
                 status: StatusCode::from_u16(direct.status).map_err(|e| e.to_string())?,
@@ -267,54 +280,65 @@ impl<'a> Compiler<'a> {
         })
     }
 
-    fn forward(&self, listener: &model::Listener, wanted: &model::Forward) -> Result<Forward, String> {
+    fn forward(
+        &mut self,
+        listener: &model::Listener,
+        wanted: &'a model::Forward,
+    ) -> Result<Arc<Forward>, String> {
+        let said = (wanted.timeout, &wanted.retry, &wanted.rewrite, &wanted.headers);
+        let terms = self.terms.try_get(said, || terms(wanted))?;
         let weights: Vec<u32> = wanted.destinations.iter().map(|d| d.weight).collect();
-        let authority = wanted.rewrite.authority.as_deref().map(HeaderValue::from_str).transpose();
-        Ok(Forward {
-            split: Split::compile(&weights)?,
-            targets: wanted
-                .destinations
-                .iter()
-                .map(|destination| self.target(listener, destination).map(Arc::new))
-                .collect::<Result<_, _>>()?,
-            timeout: wanted.timeout,
-            retry: wanted.retry.clone(),
-            path: wanted.rewrite.path.as_ref().map(PathChange::compile).transpose()?,
-            authority: authority.map_err(|e| e.to_string())?,
-            request_headers: HeaderChange::compile(&wanted.headers.request, Side::Request)?,
-            response_headers: HeaderChange::compile(&wanted.headers.response, Side::Response)?,
-        })
+        let targets = wanted
+            .destinations
+            .iter()
+            .map(|destination| self.target(direction(listener), destination))
+            .collect::<Result<Box<_>, _>>()?;
+        let shares = targets.iter().map(Arc::as_ptr).zip(weights.iter().copied()).collect();
+        let make = || Ok(Forward { split: Split::compile(&weights)?, targets, terms: terms.clone() });
+        self.forwards.try_get((shares, Arc::as_ptr(&terms)), make)
     }
 
     fn target(
-        &self,
-        listener: &model::Listener,
-        wanted: &model::WeightedDestination,
-    ) -> Result<Target, String> {
-        let destination = self.destinations.get(wanted.cluster.as_str()).cloned();
-        let cluster = self.clusters.get(wanted.cluster.as_str());
+        &mut self,
+        direction: Direction,
+        wanted: &'a model::WeightedDestination,
+    ) -> Result<Arc<Target>, String> {
+        let key = (direction, wanted.cluster.as_str(), &wanted.headers);
+        if let Some(known) = self.targets.find(&key) {
+            return Ok(known);
+        }
+        let cluster = self.clusters.get(wanted.cluster.as_str()).copied();
         let local = cluster.is_some_and(|c| matches!(c.endpoints, model::Endpoints::Revision(_)));
-        let inbound = listener.direction == model::Direction::Inbound;
-        let identity = cluster.map(|c| &c.identity);
-        Ok(Target {
-            cluster: wanted.cluster.as_str().into(),
-            destination,
+        let inbound = direction == Direction::Inbound;
+        let identity = cluster.map(|c| self.identities.get(&c.identity, || To::new(&c.identity)));
+        let identity = identity.as_ref();
+        let target = Target {
+            cluster: self.names.get(&wanted.cluster),
+            destination: self.destinations.get(wanted.cluster.as_str()).cloned(),
             request_headers: HeaderChange::compile(&wanted.headers.request, Side::Request)?,
             response_headers: HeaderChange::compile(&wanted.headers.response, Side::Response)?,
-            source: (!inbound).then(|| self.tally(Reporter::Source, listener, identity)),
+            source: (!inbound).then(|| self.tally(Reporter::Source, direction, identity)),
             // A function's instances have no proxy of their own here: this process is their inbound side too.
-            sink: (inbound || local).then(|| self.tally(Reporter::Destination, listener, identity)),
-        })
+            sink: (inbound || local).then(|| self.tally(Reporter::Destination, direction, identity)),
+        };
+        Ok(self.targets.keep(key, target))
     }
 
-    fn tally(
-        &self,
-        reporter: Reporter,
-        listener: &model::Listener,
-        to: Option<&Arc<model::Identity>>,
-    ) -> Tally {
-        Tally::new(&self.environment.telemetry, reporter, direction(listener), to)
+    fn tally(&self, reporter: Reporter, direction: Direction, to: Option<&Arc<To>>) -> Tally {
+        Tally::new(&self.environment.telemetry, reporter, direction, to)
     }
+}
+
+fn terms(wanted: &model::Forward) -> Result<Terms, String> {
+    let authority = wanted.rewrite.authority.as_deref().map(HeaderValue::from_str).transpose();
+    Ok(Terms {
+        timeout: wanted.timeout,
+        retry: wanted.retry.clone(),
+        path: wanted.rewrite.path.as_ref().map(PathChange::compile).transpose()?,
+        authority: authority.map_err(|e| e.to_string())?,
+        request_headers: HeaderChange::compile(&wanted.headers.request, Side::Request)?,
+        response_headers: HeaderChange::compile(&wanted.headers.response, Side::Response)?,
+    })
 }
 
 fn direction(listener: &model::Listener) -> Direction {

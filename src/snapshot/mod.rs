@@ -8,6 +8,7 @@ mod compile;
 mod guards;
 mod publish;
 mod secure;
+mod shared;
 mod simulate;
 mod tally;
 
@@ -19,9 +20,9 @@ pub use tally::Tally;
 use crate::auth::{Callers, Guard, Provider};
 use crate::cluster::Cluster;
 use crate::record::Direction;
-use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Split};
+use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Side, Split};
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::{ClusterMetrics, FunctionMetrics, Series};
+use crate::telemetry::{ClusterMetrics, FunctionMetrics, Seldom, Series};
 use crate::tls::{Inbound, Servers};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -122,10 +123,8 @@ pub enum Tables {
 /// The routes of some hosts.
 #[derive(Debug)]
 pub struct VirtualHost {
-    /// For logs and dumps.
-    pub name: Arc<str>,
     /// The first that matches wins.
-    pub routes: Vec<Route>,
+    pub routes: Box<[Route]>,
 }
 
 /// One route.
@@ -143,7 +142,7 @@ pub struct Route {
 #[derive(Debug)]
 pub enum Action {
     /// Send it on.
-    Forward(Box<Forward>),
+    Forward(Arc<Forward>),
     /// Answer 3xx.
     Redirect(Box<Redirect>),
     /// Answer from the configuration.
@@ -156,7 +155,14 @@ pub struct Forward {
     /// Chooses among `targets`.
     pub split: Split,
     /// At least one.
-    pub targets: Vec<Arc<Target>>,
+    pub targets: Box<[Arc<Target>]>,
+    /// The same for every target.
+    pub terms: Arc<Terms>,
+}
+
+/// What a route says of requests, wherever they go.
+#[derive(Debug)]
+pub struct Terms {
     /// Whole exchange; `None`: none.
     pub timeout: Option<Duration>,
     /// When it is tried again.
@@ -169,6 +175,20 @@ pub struct Forward {
     pub request_headers: HeaderChange,
     /// The same on the way back.
     pub response_headers: HeaderChange,
+}
+
+impl Terms {
+    /// Nothing is changed, and there is no timeout.
+    pub fn of(retry: Retry) -> Terms {
+        Terms {
+            timeout: None,
+            retry,
+            path: None,
+            authority: None,
+            request_headers: HeaderChange::none(Side::Request),
+            response_headers: HeaderChange::none(Side::Response),
+        }
+    }
 }
 
 /// One share of a split.
@@ -194,9 +214,9 @@ pub struct Destination {
     /// The terms and the members.
     pub cluster: Cluster,
     /// `pilotlight_cluster_*`.
-    pub metrics: Arc<ClusterMetrics>,
+    pub metrics: Arc<Seldom<ClusterMetrics>>,
     /// `pilotlight_function_*`, where the members are instances of a function.
-    pub function: Option<Arc<FunctionMetrics>>,
+    pub function: Option<Arc<Seldom<FunctionMetrics>>>,
     /// The revision, as chains of calls name it, where the members are instances of a function.
     pub lineage: Option<HeaderValue>,
     /// Clients are told where the time of a cold start went.

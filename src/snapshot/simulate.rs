@@ -2,6 +2,7 @@
 //! who asks. Never beside a workload, and never where others can reach the listeners.
 
 use super::Simulated;
+use super::shared::Names;
 use crate::auth::{Callers, Passes};
 use crate::record::Direction;
 use proxy_config::model::Config;
@@ -34,11 +35,11 @@ fn gateway(config: &Config) -> Arc<str> {
 }
 
 fn callers(config: &Config, passes: &Passes) -> Callers {
-    let mut callers = Callers::default();
+    let (mut callers, mut names) = (Callers::default(), Names::default());
     for revision in &config.revisions {
         let (domain, namespace) = (&config.mesh.trust_domain, &revision.namespace);
         let principal = format!("{domain}/ns/{namespace}/sa/{}", revision.service_account);
-        callers.learn(passes, &revision.key, principal.into());
+        callers.learn(passes, &revision.key, names.get(&principal));
     }
     callers
 }

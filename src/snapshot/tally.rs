@@ -15,9 +15,49 @@ use std::sync::{Arc, OnceLock};
 pub struct Tally {
     reporter: Reporter,
     direction: Direction,
-    to: Option<Arc<Identity>>,
+    to: Option<Arc<To>>,
     telemetry: Arc<Telemetry>,
     series: OnceLock<Arc<Series>>,
+}
+
+/// Who is counted: the texts of an identity, in one.
+#[derive(Debug)]
+pub(super) struct To {
+    text: Box<str>,
+    ends: [u32; TEXTS],
+}
+
+const TEXTS: usize = 8;
+
+impl To {
+    pub(super) fn new(to: &Identity) -> To {
+        let (mut text, mut ends) = (String::new(), [0; TEXTS]);
+        let all: [&str; TEXTS] = [
+            &to.workload,
+            &to.service_namespace,
+            &to.app,
+            &to.version,
+            &to.canonical_service,
+            &to.canonical_revision,
+            &to.service,
+            &to.service_name,
+        ];
+        for (one, end) in all.into_iter().zip(&mut ends) {
+            text.push_str(one);
+            *end = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        }
+        To { text: text.into(), ends }
+    }
+
+    /// The texts, in the order in which they were put together.
+    fn texts(&self) -> [Cow<'static, str>; TEXTS] {
+        let mut from = 0;
+        self.ends.map(|end| {
+            let text = self.text.get(from..end as usize).unwrap_or_default();
+            from = end as usize;
+            known(text)
+        })
+    }
 }
 
 impl Tally {
@@ -26,7 +66,7 @@ impl Tally {
         telemetry: &Arc<Telemetry>,
         reporter: Reporter,
         direction: Direction,
-        to: Option<&Arc<Identity>>,
+        to: Option<&Arc<To>>,
     ) -> Tally {
         let series = OnceLock::new();
         let tally = Tally { reporter, direction, to: to.cloned(), telemetry: telemetry.clone(), series };
@@ -55,18 +95,19 @@ impl Tally {
             labels.source = gateway();
         }
         if let Some(to) = &self.to {
+            let [workload, namespace, app, version, canonical_service, canonical_revision, service, name] =
+                to.texts();
+            labels.service_namespace = namespace.clone();
+            (labels.service, labels.service_name) = (service, name);
             labels.destination = Peer {
-                workload: known(&to.workload),
-                namespace: known(&to.service_namespace),
-                app: known(&to.app),
-                version: known(&to.version),
-                canonical_service: known(&to.canonical_service),
-                canonical_revision: known(&to.canonical_revision),
+                workload,
+                namespace,
+                app,
+                version,
+                canonical_service,
+                canonical_revision,
                 ..Peer::default()
             };
-            labels.service = known(&to.service);
-            labels.service_name = known(&to.service_name);
-            labels.service_namespace = known(&to.service_namespace);
         }
         labels
     }
@@ -119,7 +160,7 @@ mod tests {
     #[test]
     fn a_series_begins_with_its_first_exchange_and_goes_on_in_the_next_snapshot() {
         let telemetry = Telemetry::new(1);
-        let to = Arc::new(Identity { service: "hello.default".into(), ..Identity::default() });
+        let to = Arc::new(To::new(&Identity { service: "hello.default".into(), ..Identity::default() }));
         let make = |to| Tally::new(&telemetry, Reporter::Source, Direction::Gateway, Some(to));
         let first = make(&to);
         let says = |text: &str| telemetry.encode().lines().any(|line| line.contains(text));

@@ -5,7 +5,7 @@
 
 use super::auth::AuthMetrics;
 use super::exposition::family;
-use super::plain::{Count, Level, Seconds, Spread};
+use super::plain::{Count, Level, Seconds, Seldom, Spread};
 use super::shelf::Shelf;
 use crate::clock::Duration;
 use crate::fault;
@@ -278,38 +278,39 @@ impl Limit {
 #[derive(Debug, Default)]
 pub struct ClusterMetrics {
     /// Endpoints put aside for their errors.
-    pub ejections: Counter,
+    pub ejections: Count,
     /// Endpoints put aside now.
-    pub ejected: Gauge,
+    pub ejected: Level,
     /// Attempts after the first, by the route's retry policy.
-    pub retries: Counter,
+    pub retries: Count,
     /// Attempts on a fresh connection after a reused one died.
-    pub free_retries: Counter,
+    pub free_retries: Count,
     /// Attempts at another endpoint because the sidecar of the first did nothing.
-    pub sent_elsewhere: Counter,
-    overflow: [Counter; 4],
+    pub sent_elsewhere: Count,
+    overflow: [Count; 4],
 }
 
 impl ClusterMetrics {
     /// Requests that met this limit.
-    pub fn overflow(&self, limit: Limit) -> &Counter {
+    pub fn overflow(&self, limit: Limit) -> &Count {
         &self.overflow[limit as usize]
     }
 }
 
 /// Metrics of all functions, by `namespace/name` of the revision.
-pub(super) type Functions = Shelf<Box<str>, FunctionMetrics>;
+pub(super) type Functions = Shelf<Arc<str>, Seldom<FunctionMetrics>>;
 
 /// Metrics of all clusters, by name.
-pub(super) type Clusters = Shelf<Box<str>, ClusterMetrics>;
+pub(super) type Clusters = Shelf<Arc<str>, Seldom<ClusterMetrics>>;
 
 impl Collector for Functions {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let all = self.all();
+        let (all, unused) = (self.all(), FunctionMetrics::default());
+        let all: Vec<_> = all.iter().map(|(name, one)| (&**name, one.seen().unwrap_or(&unused))).collect();
         let encoder = &mut encoder;
         macro_rules! each {
             ($field:ident, $name:literal, $help:literal) => {
-                let rows = all.iter().map(|(name, function)| ([("revision", &**name)], &function.$field));
+                let rows = all.iter().map(|(name, function)| ([("revision", *name)], &function.$field));
                 family(encoder, concat!("pilotlight_", $name), $help, rows)?;
             };
         }
@@ -317,7 +318,7 @@ impl Collector for Functions {
         macro_rules! spread {
             ($field:ident, $name:literal, $help:literal) => {
                 let seen = all.iter().filter_map(|(name, function)| Some((name, function.$field.seen()?)));
-                let rows = seen.map(|(name, histogram)| ([("revision", &**name)], histogram));
+                let rows = seen.map(|(name, histogram)| ([("revision", *name)], histogram));
                 family(encoder, concat!("pilotlight_", $name), $help, rows)?;
             };
         }
@@ -327,7 +328,7 @@ impl Collector for Functions {
         each!(hold_bytes, "hold_bytes", "Bytes kept in memory by requests held now");
         let rows = all.iter().flat_map(|(name, function)| {
             let kinds = fault::Kind::ALL[PARKED.0..].iter().zip(&function.refused);
-            kinds.map(|(kind, counter)| ([("revision", &**name), ("fault", kind.name())], counter))
+            kinds.map(|(kind, counter)| ([("revision", *name), ("fault", kind.name())], counter))
         });
         family(
             encoder,
@@ -363,33 +364,34 @@ impl Collector for Functions {
 }
 
 /// Why instances were started, where the time went, and how far they are.
-fn starts(encoder: &mut DescriptorEncoder<'_>, all: &[(Box<str>, Arc<FunctionMetrics>)]) -> fmt::Result {
+fn starts(encoder: &mut DescriptorEncoder<'_>, all: &[(&str, &FunctionMetrics)]) -> fmt::Result {
     let rows = all.iter().flat_map(|(name, function)| {
         let causes = Cause::ALL.into_iter().zip(&function.started);
-        causes.map(|(cause, counter)| ([("revision", &**name), ("cause", cause.name())], counter))
+        causes.map(|(cause, counter)| ([("revision", *name), ("cause", cause.name())], counter))
     });
     family(encoder, "pilotlight_cold_start_instances", "Instances started, by cause", rows)?;
     let rows = all.iter().flat_map(|(name, function)| {
         let phases = ColdStart::PHASES.iter().zip(&function.cold);
         let seen = phases.filter_map(|(phase, spread)| Some((phase, spread.seen()?)));
-        seen.map(|(phase, histogram)| ([("revision", &**name), ("phase", *phase)], histogram))
+        seen.map(|(phase, histogram)| ([("revision", *name), ("phase", *phase)], histogram))
     });
     let help = "Where the time went of requests that waited for an instance to start, by phase";
     family(encoder, "pilotlight_cold_start_phase_seconds", help, rows)?;
     let rows = all.iter().flat_map(|(name, function)| {
         let states = State::NAMES.iter().zip(&function.instances);
-        states.map(|(state, gauge)| ([("revision", &**name), ("state", *state)], gauge))
+        states.map(|(state, gauge)| ([("revision", *name), ("state", *state)], gauge))
     });
     family(encoder, "pilotlight_instances", "Instances of a function, by state", rows)
 }
 
 impl Collector for Clusters {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let all = self.all();
+        let (all, unused) = (self.all(), ClusterMetrics::default());
+        let all: Vec<_> = all.iter().map(|(name, one)| (&**name, one.seen().unwrap_or(&unused))).collect();
         let encoder = &mut encoder;
         macro_rules! each {
             ($field:ident, $name:literal, $help:literal) => {
-                let rows = all.iter().map(|(name, cluster)| ([("cluster", &**name)], &cluster.$field));
+                let rows = all.iter().map(|(name, cluster)| ([("cluster", *name)], &cluster.$field));
                 family(encoder, concat!("pilotlight_", $name), $help, rows)?;
             };
         }
@@ -404,7 +406,7 @@ impl Collector for Clusters {
         );
         let rows = all.iter().flat_map(|(name, cluster)| {
             let limits = Limit::NAMES.iter().zip(&cluster.overflow);
-            limits.map(|(limit, counter)| ([("cluster", &**name), ("limit", *limit)], counter))
+            limits.map(|(limit, counter)| ([("cluster", *name), ("limit", *limit)], counter))
         });
         family(encoder, "pilotlight_overflow", "Requests that met a limit of their cluster, by limit", rows)
     }

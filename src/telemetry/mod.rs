@@ -22,6 +22,7 @@ pub use audit::Audit;
 pub use auth::AuthMetrics;
 pub use exposition::CONTENT_TYPE;
 pub use metrics::{ClusterMetrics, FunctionMetrics, Limit, Metrics, State};
+pub use plain::Seldom;
 pub use secure::{Secure, Side};
 pub use series::{BOUNDS, Label, Observation, Peer, Reporter, Series, SeriesLabels};
 
@@ -114,13 +115,13 @@ impl Telemetry {
     }
 
     /// The metrics of one revision, named `namespace/name`.
-    pub fn function(&self, revision: &str) -> Arc<FunctionMetrics> {
-        self.functions.get(revision.into(), |_| FunctionMetrics::default())
+    pub fn function(&self, revision: impl Into<Arc<str>>) -> Arc<Seldom<FunctionMetrics>> {
+        self.functions.get(revision.into(), |_| Seldom::default())
     }
 
     /// The metrics of one cluster.
-    pub fn cluster(&self, name: &str) -> Arc<ClusterMetrics> {
-        self.clusters.get(name.into(), |_| ClusterMetrics::default())
+    pub fn cluster(&self, name: impl Into<Arc<str>>) -> Arc<Seldom<ClusterMetrics>> {
+        self.clusters.get(name.into(), |_| Seldom::default())
     }
 
     /// Everything as Prometheus text; see `CONTENT_TYPE`. Takes milliseconds: never call it on a worker.

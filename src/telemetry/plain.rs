@@ -5,6 +5,7 @@ use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use std::fmt;
+use std::ops::Deref;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
@@ -120,6 +121,33 @@ impl Spread {
     }
 }
 
+/// Numbers of one thing of which there are many, most of them idle: made by the first who uses them.
+#[derive(Debug, Default)]
+pub struct Seldom<T>(OnceLock<Box<T>>);
+
+impl<T: Default> Seldom<T> {
+    /// The numbers, if anybody has used them.
+    pub fn seen(&self) -> Option<&T> {
+        self.0.get().map(|numbers| &**numbers)
+    }
+
+    /// Has a level be `value`; where all of them are zero still, zero is what it is.
+    pub fn level(&self, level: impl FnOnce(&T) -> &Level, value: i64) {
+        if value != 0 || self.seen().is_some() {
+            level(self).set(value);
+        }
+    }
+}
+
+/// To use them, which makes them.
+impl<T: Default> Deref for Seldom<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.get_or_init(Box::default)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,5 +158,15 @@ mod tests {
         (0..4).for_each(|_| sum.inc_by(0.25));
         (0..4).for_each(|_| count.inc());
         assert_eq!((sum.get(), count.get()), (1.0, 4));
+    }
+
+    #[test]
+    fn what_nobody_uses_is_not_there_and_zero_is_no_use() {
+        let levels = Seldom::<[Level; 2]>::default();
+        levels.level(|all| &all[1], 0);
+        assert!(levels.seen().is_none());
+        levels.level(|all| &all[1], 3);
+        levels.level(|all| &all[1], 0);
+        assert_eq!(levels.seen().map(|all| (all[0].get(), all[1].get())), Some((0, 0)));
     }
 }

@@ -5,16 +5,17 @@
 
 use crate::clock::{Duration, Instant};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 /// How long something stays after its last holder let go.
 pub(super) const KEPT: Duration = Duration::from_secs(600);
 
-/// Named metrics, in the order of their names.
+/// Named metrics.
 #[derive(Debug)]
 pub(super) struct Shelf<K, V> {
-    places: Mutex<BTreeMap<K, Place<V>>>,
+    places: Mutex<HashMap<K, Place<V>>>,
 }
 
 #[derive(Debug)]
@@ -26,11 +27,11 @@ struct Place<V> {
 
 impl<K, V> Default for Shelf<K, V> {
     fn default() -> Self {
-        Shelf { places: Mutex::new(BTreeMap::new()) }
+        Shelf { places: Mutex::default() }
     }
 }
 
-impl<K: Ord + Clone, V> Shelf<K, V> {
+impl<K: Ord + Hash + Clone, V> Shelf<K, V> {
     /// The metric of that name, made if there is none.
     pub(super) fn get(&self, name: K, make: impl FnOnce(K) -> V) -> Arc<V> {
         let mut places = self.places.lock();
@@ -51,9 +52,12 @@ impl<K: Ord + Clone, V> Shelf<K, V> {
         Some(place.metric.clone())
     }
 
-    /// Everything on the shelf.
+    /// Everything on the shelf, in the order of the names.
     pub(super) fn all(&self) -> Vec<(K, Arc<V>)> {
-        self.places.lock().iter().map(|(name, place)| (name.clone(), place.metric.clone())).collect()
+        let all = |(name, place): (&K, &Place<V>)| (name.clone(), place.metric.clone());
+        let mut all: Vec<_> = self.places.lock().iter().map(all).collect();
+        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        all
     }
 
     /// Forgets what nobody has held for `KEPT`.

@@ -123,7 +123,7 @@ impl Pools {
     async fn turn(&self, to: Aim<'_>, mut fresh: bool) -> Result<Lease, Fault> {
         let cluster = to.cluster;
         let gate = &cluster.gate;
-        let _pending = gate.pending(cluster.limits.max_pending)?;
+        let _pending = gate.pending(cluster.policy.limits.max_pending)?;
         let mut woken = false;
         loop {
             let mut found = Found::Nothing;
@@ -177,10 +177,10 @@ impl Pools {
         if let Some(dial) = http2.as_ref().and_then(|streams| streams.dialling()) {
             return Found::Dial(dial);
         }
-        match (cluster.gate.connection(cluster.limits.max_connections), http2) {
+        match (cluster.gate.connection(cluster.policy.limits.max_connections), http2) {
             (Some(permit), Some(streams)) => {
                 let tls = cluster.tls_to(to.endpoint).map(|tls| (tls.clone(), to.host.into()));
-                let timeout = cluster.limits.connect_timeout;
+                let timeout = cluster.policy.limits.connect_timeout;
                 let (address, first) = (to.endpoint.address, to.endpoint.take_first());
                 let peer = connect::Peer { address, first, timeout, tls };
                 Found::Dial(streams.dial(peer, permit, self.telemetry.clone()))
@@ -197,7 +197,7 @@ impl Pools {
 
     async fn connect1(&self, to: Aim<'_>, permit: Permit) -> Result<Lease, Fault> {
         let tls = to.cluster.tls_to(to.endpoint).map(|tls| (tls.clone(), to.host.into()));
-        let timeout = to.cluster.limits.connect_timeout;
+        let timeout = to.cluster.policy.limits.connect_timeout;
         // What it is called is settled before it is made: certificates may change meanwhile.
         let key = to.key();
         let (address, first) = (to.endpoint.address, to.endpoint.take_first());
@@ -226,14 +226,14 @@ impl Pools {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(&key)?;
         if cluster.protocol == Protocol::Http2 {
-            let limits = &cluster.limits;
+            let limits = &cluster.policy.limits;
             return entry
                 .streams
                 .stream(limits.max_concurrent_streams, limits.max_connection_duration, now)
                 .map(Lease::Http2);
         }
         while let Some(idle) = entry.idle.pop() {
-            if let Some(lease) = idle.wake(key, now, cluster.limits.max_connection_duration) {
+            if let Some(lease) = idle.wake(key, now, cluster.policy.limits.max_connection_duration) {
                 return Some(Lease::Http1(lease));
             }
         }
@@ -243,7 +243,7 @@ impl Pools {
     /// The exchange on `lease` is over on both sides; the connection may serve the next.
     #[inline]
     pub fn give_back(&self, lease: Lease, cluster: &Cluster, now: Instant, keep_alive: Option<Duration>) {
-        let max = cluster.limits.max_requests_per_connection;
+        let max = cluster.policy.limits.max_requests_per_connection;
         let gate = &cluster.gate;
         let lease = match lease {
             Lease::Http1(lease) => lease,
@@ -333,7 +333,7 @@ impl Entry {
         Entry {
             idle: Vec::new(),
             streams: Connections::new(cluster.gate.clone(), worker),
-            keep: cluster.limits.idle_timeout.unwrap_or(default),
+            keep: cluster.policy.limits.idle_timeout.unwrap_or(default),
         }
     }
 }

@@ -91,7 +91,7 @@ pub struct DnsTarget {
 }
 
 /// Terms of use, from DestinationRules, defaults filled in.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// How an endpoint is chosen.
     pub balance: Balance,
@@ -108,7 +108,7 @@ impl Default for Policy {
 }
 
 /// `loadBalancer.simple`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Balance {
     /// Power of two choices by requests in flight.
     LeastRequest,
@@ -119,7 +119,7 @@ pub enum Balance {
 }
 
 /// `connectionPool`. Counts hold for the whole process, `u32::MAX` standing for "no limit".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// `tcp.maxConnections`.
     pub max_connections: u32,
@@ -158,7 +158,7 @@ impl Default for Limits {
 }
 
 /// `outlierDetection`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Outlier {
     /// `consecutive5xxErrors`; `None` where 0 switched it off.
     pub consecutive_5xx: Option<u32>,

@@ -90,7 +90,7 @@ pub struct WeightedDestination {
 }
 
 /// Changes to the heads of request and response.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HeaderOps {
     /// On the way to the destination.
     pub request: MessageOps,
@@ -100,7 +100,7 @@ pub struct HeaderOps {
 
 /// Changes to one head, applied as: remove, then set, then add. Names are lower case; values may hold
 /// Envoy's `%VAR%` operators. `host` in `set` of a request rewrites the authority.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MessageOps {
     /// Overwrite.
     pub set: Vec<(String, String)>,
@@ -132,7 +132,7 @@ pub const HEADER_OPERATORS: [&str; 16] = [
 ];
 
 /// When and how an exchange is tried again.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Retry {
     /// Further tries after the first; 0: off.
     pub attempts: u32,
@@ -149,7 +149,7 @@ pub struct Retry {
 }
 
 /// A set of Envoy's retry conditions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RetryOn(pub u32);
 
 impl RetryOn {
@@ -223,7 +223,7 @@ impl Retry {
 }
 
 /// Changes to path and authority.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rewrite {
     /// The new path; the query stays.
     pub path: Option<PathRewrite>,
@@ -232,7 +232,7 @@ pub struct Rewrite {
 }
 
 /// How a path changes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathRewrite {
     /// The matched prefix (of `from_len` bytes) gives way to `with`.
     Prefix {

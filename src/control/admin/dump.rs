@@ -21,7 +21,7 @@ pub fn page(generation: u64, config: &Config, last_reload: Option<&Reload>) -> V
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "generation": generation,
-        "last_reload": last_reload.map(Reload::json),
+        "last_reload": last_reload.map(|reload| reload.json(config)),
         "configuration": configuration(config),
     })
 }

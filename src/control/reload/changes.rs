@@ -172,8 +172,8 @@ pub struct Reload {
     pub took: Duration,
     /// Why nothing of it is served, where that is so (`--strict`, or a failure of the whole).
     pub refused: Option<String>,
-    /// Against the configuration before.
-    pub changes: Changes,
+    /// Against the configuration before; `None`: there was none, all of it is new.
+    pub changes: Option<Changes>,
     /// Everything that was found.
     pub report: Report,
     /// Objects that are not served as written: their last good version is, or none.
@@ -217,7 +217,7 @@ impl Reload {
                 quarantined,
                 took_ms,
                 "configuration changed: {}",
-                self.changes
+                self.changes.clone().unwrap_or_default()
             ),
         }
     }
@@ -228,9 +228,11 @@ impl Reload {
         [count(Level::Error), count(Level::Warning)]
     }
 
-    /// For the admin API.
-    pub fn json(&self) -> Value {
+    /// For the admin API, which shows it beside what is served.
+    pub fn json(&self, served: &Config) -> Value {
         let [errors, warnings] = self.counts();
+        let all = || Changes::between(&Config::default(), served);
+        let changes = self.changes.clone().unwrap_or_else(all);
         let quarantined: Vec<String> = self.quarantined.iter().map(ToString::to_string).collect();
         json!({
             "generation": self.generation,
@@ -240,7 +242,7 @@ impl Reload {
             "errors": errors,
             "warnings": warnings,
             "quarantined": quarantined,
-            "changes": self.changes.json(),
+            "changes": changes.json(),
             "problems": self.report.json(),
         })
     }

@@ -3,6 +3,7 @@
 //! Synchronous, with time as an argument: the task around it waits, this decides.
 
 use super::Setup;
+use super::asleep::{Asleep, Kinds};
 use super::memory::Memory;
 use super::pace::Bucket;
 use super::probe::{Probing, Word};
@@ -12,7 +13,7 @@ use crate::clock::{Duration, Instant};
 use crate::cluster::Registry;
 use crate::driver::{Driver, Event, InstanceId};
 use crate::fault::Kind;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{FunctionMetrics, Seldom, Telemetry};
 use proxy_config::model::Revision;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -59,7 +60,8 @@ impl Floor {
 pub(super) struct Fleet {
     pub units: BTreeMap<Arc<str>, Unit>,
     /// Revisions that were never asked for: nothing is known of them but what is written.
-    asleep: BTreeMap<Arc<str>, Arc<Revision>>,
+    asleep: HashMap<Arc<str>, Asleep>,
+    kinds: Kinds,
     pub floor: Floor,
     registry: Arc<Registry>,
     telemetry: Arc<Telemetry>,
@@ -92,7 +94,8 @@ impl Fleet {
         };
         Fleet {
             units: BTreeMap::new(),
-            asleep: BTreeMap::new(),
+            asleep: HashMap::new(),
+            kinds: Kinds::default(),
             floor,
             registry: setup.registry,
             telemetry: setup.telemetry,
@@ -132,19 +135,26 @@ impl Fleet {
             self.wake(now, &key);
             self.units.get_mut(&key).into_iter().for_each(|unit| unit.removed = Some(now));
         }
+        let mut new = Vec::new();
         for revision in revisions {
             match (self.units.get_mut(revision.key.as_str()), self.asleep.get(revision.key.as_str())) {
                 (Some(unit), _) => unit.update(now, revision),
-                (None, Some(asleep)) if asleep == revision => {}
-                (None, _) => self.add(now, revision),
+                (None, Some(asleep)) if asleep.unfold(&revision.key) == **revision => {}
+                (None, _) => new.push(revision),
             }
         }
         let keys: Vec<_> = self.units.keys().cloned().collect();
         keys.iter().for_each(|key| self.look(now, key));
+        // One by one, as most fall asleep at once.
+        for revision in new {
+            self.add(now, Revision::clone(revision));
+            self.look(now, &revision.key.as_str().into());
+        }
     }
 
-    fn add(&mut self, now: Instant, revision: &Arc<Revision>) {
-        let Some(unit) = self.unit(now, revision) else { return };
+    fn add(&mut self, now: Instant, revision: Revision) {
+        let metrics = self.telemetry.function(revision.key.as_str());
+        let Some(unit) = self.unit(now, revision, metrics) else { return };
         let key = unit.members.key.clone();
         self.asleep.remove(&key);
         self.holds.insert(unit.hold.number(), key.clone());
@@ -152,26 +162,33 @@ impl Fleet {
     }
 
     /// A revision of which nothing is known yet.
-    fn unit(&self, now: Instant, revision: &Arc<Revision>) -> Option<Unit> {
+    fn unit(&self, now: Instant, revision: Revision, metrics: Arc<Seldom<FunctionMetrics>>) -> Option<Unit> {
         let members = self.registry.revision(&revision.key);
         let hold = members.hold().cloned()?;
-        let metrics = self.telemetry.function(&members.key);
-        let kpa = Kpa::of(self.flavour, revision, now);
+        let kpa = Kpa::of(self.flavour, &revision, now);
         let pace = Bucket::new(self.pace, self.floor.ceiling);
-        Some(Unit::new(revision.clone(), members, hold, metrics, kpa, pace))
+        Some(Unit::new(Arc::new(revision), members, hold, metrics, kpa, pace))
     }
 
     /// Somebody asks for it.
     fn wake(&mut self, now: Instant, key: &Arc<str>) {
-        if let Some(revision) = self.asleep.remove(key) {
-            self.add(now, &revision);
+        if let Some(asleep) = self.asleep.remove(key) {
+            self.add(now, asleep.unfold(key));
         }
+    }
+
+    /// As it would be if it were awake, to be looked at.
+    fn dreamt(&self, now: Instant, key: &Arc<str>, asleep: &Asleep) -> Option<Unit> {
+        let known = self.telemetry.function(key.clone());
+        let metrics = if known.seen().is_some() { known } else { Arc::default() };
+        self.unit(now, asleep.unfold(key), metrics)
     }
 
     /// What is told of each revision, in order of their keys.
     pub fn each<T>(&self, now: Instant, tell: impl Fn(&Unit) -> T) -> Vec<T> {
         let awake = self.units.iter().map(|(key, unit)| (key, tell(unit)));
-        let asleep = self.asleep.iter().filter_map(|(key, of)| Some((key, tell(&self.unit(now, of)?))));
+        let asleep =
+            self.asleep.iter().filter_map(|(key, one)| Some((key, tell(&self.dreamt(now, key, one)?))));
         let mut all: Vec<_> = awake.chain(asleep).collect();
         all.sort_by_key(|(key, _)| *key);
         all.into_iter().map(|(_, told)| told).collect()
@@ -289,7 +306,7 @@ impl Fleet {
         } else if short > 0 && unit.hold.waiting() > 0 {
             self.make_room(now, key, short);
         } else if unit.is_untouched() {
-            self.asleep.insert(key.clone(), unit.revision.clone());
+            self.asleep.insert(key.clone(), Asleep::fold(&unit.revision, &mut self.kinds));
             self.units.remove(key);
         }
         let (metrics, room) = (&self.telemetry.metrics, self.registry.room());

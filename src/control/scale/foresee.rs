@@ -17,7 +17,7 @@ impl Unit {
         let held_back = self.backoff.until(now).or(self.put_off.filter(|until| *until > now));
         let gone = self.present() + frozen == 0;
         let shut = self.backoff.shut(now).or_else(|| self.starts_limited(now)).filter(|_| gone);
-        self.metrics.circuit_open.set(i64::from(self.backoff.shut(now).is_some() && gone));
+        self.metrics.level(|all| &all.circuit_open, i64::from(self.backoff.shut(now).is_some() && gone));
         let at_most = self.terms.max > 0 && self.present() >= self.terms.max;
         let settled = (self.bound || at_most) && begun.is_none() && held_back.is_none() && frozen == 0;
         self.members.set_outlook(Outlook {
@@ -45,7 +45,7 @@ impl Unit {
     /// Writes down how many there are.
     pub fn gauge(&self) {
         let set = |state, count: u32| {
-            self.metrics.instances(state).set(i64::from(count));
+            self.metrics.level(|all| all.instances(state), i64::from(count));
         };
         set(State::Starting, self.count(Instance::is_starting));
         set(State::Ready, self.count(|instance| instance.ready().is_some()));
@@ -54,8 +54,9 @@ impl Unit {
             State::Draining,
             self.count(|instance| matches!(instance.phase, Phase::Draining { .. } | Phase::Stopping)),
         );
-        self.metrics.hold_depth.set(i64::try_from(self.hold.waiting()).unwrap_or(i64::MAX));
-        self.metrics.hold_bytes.set(i64::try_from(self.hold.bytes()).unwrap_or(i64::MAX));
+        let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.level(|all| &all.hold_depth, level(self.hold.waiting()));
+        self.metrics.level(|all| &all.hold_bytes, level(self.hold.bytes()));
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod account;
 mod ask;
+mod asleep;
 mod backoff;
 mod begin;
 mod ended;

@@ -79,7 +79,7 @@ fn setup(ceiling: u32) -> Setup {
     }
 }
 
-fn revision(name: &str, concurrency: u32, max: u32) -> Revision {
+pub(super) fn revision(name: &str, concurrency: u32, max: u32) -> Revision {
     let mut revision = crate::driver::tests::revision(&["true"]);
     revision.key = format!("default/{name}");
     revision.name = name.to_owned();

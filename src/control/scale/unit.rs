@@ -14,7 +14,7 @@ use crate::cluster::{Members, Slot};
 use crate::driver::InstanceId;
 use crate::fault::Kind;
 use crate::record::Cause;
-use crate::telemetry::FunctionMetrics;
+use crate::telemetry::{FunctionMetrics, Seldom};
 use proxy_config::model::{Command, Revision};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ pub(super) struct Unit {
     pub looked: Option<Instant>,
     /// How long its starts take.
     pub learned: Learned,
-    pub metrics: Arc<FunctionMetrics>,
+    pub metrics: Arc<Seldom<FunctionMetrics>>,
     pub peaks: Peaks,
     kpa: Kpa,
     /// Slots that its instances ever granted.
@@ -91,7 +91,7 @@ impl Unit {
         revision: Arc<Revision>,
         members: Arc<Members>,
         hold: Arc<Hold<Slot>>,
-        metrics: Arc<FunctionMetrics>,
+        metrics: Arc<Seldom<FunctionMetrics>>,
         kpa: Kpa,
         pace: Bucket,
     ) -> Unit {
@@ -147,7 +147,8 @@ impl Unit {
         for endpoint in self.instances.values().filter_map(Instance::ready) {
             endpoint.set_limit(revision.concurrency);
         }
-        self.revision = revision.clone();
+        // A copy: what a configuration was lies with much that goes when it is served.
+        self.revision = Arc::new(Revision::clone(revision));
         self.hold.set_limits(limits(revision));
         self.refused = Said::default();
         self.members.offer();

@@ -48,6 +48,11 @@ impl<T> std::ops::Deref for Loaded<T> {
 pub struct Swap<T>(Mutex<Arc<T>>);
 
 impl<T> Swap<T> {
+    /// This value.
+    pub fn new(value: Arc<T>) -> Swap<T> {
+        Swap(Mutex::new(value))
+    }
+
     /// The value in force.
     pub fn load(&self) -> Loaded<T> {
         Loaded(self.0.lock().clone())
