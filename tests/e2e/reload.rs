@@ -175,6 +175,41 @@ fn strict_refuses_what_is_otherwise_quarantined() {
     Proxy::with(&bad).start().get("/").host("a.test").send().expect(404);
 }
 
+/// The page is made of the text that what is served was made from, whatever the files say by then.
+#[test]
+fn the_page_shows_what_is_served_and_not_what_is_written() {
+    let (good, other) = (answering("a.test", "a"), answering("b.test", "b"));
+    let bad = answering("a.test", "c").replace("directResponse", "directResponce");
+    for strict in [false, true] {
+        let proxy = Proxy::with(format!("{good}{other}"));
+        let proxy = if strict { proxy.args(["--strict"]) } else { proxy }.start();
+        let page = || proxy.admin().get("/config_dump").send().json();
+        let objects = |page: &serde_json::Value, which: &str| {
+            let named = page["last_reload"]["changes"]["objects"][which].as_array().unwrap().clone();
+            named.iter().map(|name| name.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let first = page();
+        let all = ["VirtualService default/a-test", "VirtualService default/b-test"];
+        assert_eq!(objects(&first, "added"), all, "{first:#}");
+        let served = first["configuration"].clone();
+        proxy.write("config.yaml", &(bad.clone() + &other));
+        let seen = |what: &str, fits: &dyn Fn(&serde_json::Value) -> bool| {
+            eventually(what, seconds(10), || Some(page()).filter(|page| fits(page)))
+        };
+        let then = seen("the mistake is told", &|page| page["last_reload"]["errors"] != 0);
+        assert_eq!((&then["configuration"], then["last_reload"]["refused"].is_string()), (&served, strict));
+        proxy.write("config.yaml", &(good.clone() + &other));
+        let then = seen("it is mended", &|page| page["last_reload"]["errors"] == 0);
+        assert_eq!(
+            (&then["configuration"], &then["last_reload"]["refused"]),
+            (&served, &serde_json::Value::Null)
+        );
+        proxy.write("config.yaml", &good);
+        let then = seen("one has gone", &|page| page["configuration"] != served);
+        assert_eq!((objects(&then, "removed"), objects(&then, "added")), (vec![all[1].to_owned()], vec![]));
+    }
+}
+
 #[test]
 fn gateways_open_and_close_with_their_yaml() {
     let gateway = |port: u16| {

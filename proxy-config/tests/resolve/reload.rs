@@ -101,6 +101,25 @@ fn a_file_that_cannot_be_read_keeps_its_objects() {
 }
 
 #[test]
+fn a_text_is_kept_once_for_as_long_as_something_of_it_is_used() {
+    let options = Options::default();
+    let file = |text: &str| File { path: PathBuf::from("x.yaml"), text: Ok(text.into()) };
+    let holders = |file: &File| std::sync::Arc::strong_count(file.text.as_ref().unwrap());
+    let both = rules("a", "200") + &rules("b", "200");
+    let (first, again) = (file(&both), file(&both));
+    let mut kept = load(std::slice::from_ref(&first), &options, None).kept;
+    kept.share(std::slice::from_ref(&again));
+    assert_eq!((holders(&first), holders(&again)), (1, 2), "an equal text takes its place");
+    let bad = file(&(rules("a", "999") + &rules("b", "201")));
+    let after = load(std::slice::from_ref(&bad), &options, Some(&kept)).kept;
+    drop(kept);
+    assert_eq!((holders(&again), holders(&bad)), (2, 2), "one object of each is in use");
+    drop(load(&[file(&both)], &options, Some(&after)));
+    drop(after);
+    assert_eq!((holders(&again), holders(&bad)), (1, 1));
+}
+
+#[test]
 fn an_error_survives_any_number_of_reloads() {
     let options = Options::default();
     let good = load_files(&[("0.yaml", GATEWAY), ("x.yaml", &rules("a", "200"))], &options, None);
