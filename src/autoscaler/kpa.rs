@@ -64,7 +64,8 @@ pub struct Kpa {
     settings: Settings,
     /// Second 0 of the windows.
     began: Instant,
-    seen: Option<(Instant, Load)>,
+    /// At which microsecond since then what was said last.
+    seen: Option<(u64, Load)>,
     /// What the running second came to so far, times a million: of the metric, and of requests that ended. Levels
     /// that are whole numbers add up without rounding.
     second: (f64, f64),
@@ -157,20 +158,21 @@ impl Kpa {
 
     /// The same for a stretch whose average concurrency is known to be `level`.
     pub fn observe_level(&mut self, now: Instant, level: f64, load: Load) {
+        let now = self.micros(now);
         let Some((before, last)) = self.seen.replace((now, load)) else { return };
-        let length = now.saturating_duration_since(before).as_secs_f64();
-        if length <= 0.0 {
+        if now <= before {
             // Of the same moment the latest counts, but nothing that was sent is forgotten.
             self.seen = Some((before, Load { sent: last.sent, ..load }));
             return;
         }
+        let length = (now - before) as f64 / 1e6;
         let ended = |load: Load| load.sent.saturating_sub(load.in_flight);
         let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / length;
         let value = match self.settings.metric {
             Metric::Rps => rate(last.sent, load.sent),
             Metric::Concurrency => level,
         };
-        self.spread(self.micros(before), self.micros(now), (value, rate(ended(last), ended(load))));
+        self.spread(before, now, (value, rate(ended(last), ended(load))));
     }
 
     /// Adds a level that held from one microsecond to another to the seconds it held in.
@@ -417,7 +419,7 @@ impl Kpa {
         let low =
             sum <= limit || running.max(self.stable.range().map_or(0.0, |(_, highest)| highest)) <= limit;
         let level = if low { limit as u64 } else { 0 };
-        let open = now.saturating_duration_since(since).as_micros() as f64 * in_flight as f64;
+        let open = self.micros(now).saturating_sub(since) as f64 * in_flight as f64;
         let work = |most: f64, used: f64| (most * 1e6, most * 1e6 - used * 1e6 - open);
         let ((all, first), span) = match self.flavour {
             Flavour::Pilotlight => {
@@ -454,7 +456,7 @@ impl Kpa {
     /// The past is known from `now` on only: what was measured before will have left all windows when something
     /// is decided next.
     pub fn resume(&mut self, now: Instant, load: Load) {
-        self.seen = Some((now, load));
+        self.seen = Some((self.micros(now), load));
         self.second = (0.0, 0.0);
     }
 

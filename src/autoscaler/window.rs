@@ -28,6 +28,8 @@ pub struct Window {
     first: u64,
     /// The latest second that was recorded; none: nothing was.
     last: Option<u64>,
+    /// The bucket of that second.
+    place: usize,
     /// The latest second that is not zero.
     busy: Option<u64>,
     /// Of all buckets.
@@ -45,6 +47,7 @@ impl Window {
             smoothing,
             first: 0,
             last: None,
+            place: 0,
             busy: None,
             total: 0.0,
         }
@@ -70,9 +73,17 @@ impl Window {
         self.last.is_none_or(|last| now > last && now - last > self.length())
     }
 
-    fn place(&self, second: u64) -> usize {
-        // The remainder is below the length of a Vec.
-        (second % self.length()) as usize
+    /// The bucket of a second that is part of the window or one of those that come after it, `last` being the latest.
+    fn place(&self, last: u64, second: u64) -> usize {
+        let length = self.buckets.len();
+        // Within one window of the last, so that it fits and there is one turn at most.
+        if second >= last {
+            let place = self.place + (second - last) as usize;
+            if place < length { place } else { place - length }
+        } else {
+            let back = (last - second) as usize;
+            if back <= self.place { self.place - back } else { self.place + length - back }
+        }
     }
 
     /// Adds `value` to a second. Seconds between the latest and this one become zero; one that is older
@@ -95,11 +106,12 @@ impl Window {
             return;
         }
         // What is too old to be part of the window is left out.
-        let from = from.max(self.last.map_or(0, |last| (last + 1).saturating_sub(self.length())));
+        let last = self.last.unwrap_or(0);
+        let from = from.max((last + 1).saturating_sub(self.length()));
         if from >= until {
             return;
         }
-        for bucket in self.stretch(from, until).into_iter().flatten() {
+        for bucket in self.stretch(last, from, until).into_iter().flatten() {
             *bucket += value;
         }
         self.total += value * (until - from) as f64;
@@ -107,8 +119,8 @@ impl Window {
     }
 
     /// The buckets of `from..until`, at most one window.
-    fn stretch(&mut self, from: u64, until: u64) -> [&mut [f64]; 2] {
-        let (start, count) = (self.place(from), (until - from) as usize);
+    fn stretch(&mut self, last: u64, from: u64, until: u64) -> [&mut [f64]; 2] {
+        let (start, count) = (self.place(last, from), (until - from) as usize);
         let (head, tail) = self.buckets.split_at_mut(start);
         let later = count.min(tail.len());
         [&mut tail[..later], &mut head[..count - later]]
@@ -128,14 +140,16 @@ impl Window {
                     self.first = second;
                 }
                 self.total = 0.0;
+                // Which bucket is whose does not matter then.
                 self.last = Some(second);
             }
             Some(last) if second - last < self.length() => {
                 let mut gone = 0.0;
-                for bucket in self.stretch(last + 1, second + 1).into_iter().flatten() {
+                for bucket in self.stretch(last, last + 1, second + 1).into_iter().flatten() {
                     gone += std::mem::take(bucket);
                 }
                 self.total -= gone;
+                self.place = self.place(last, second);
                 self.last = Some(second);
             }
             _ => {
@@ -171,7 +185,7 @@ impl Window {
         if missing == 0 || self.total == 0.0 {
             return 0.0;
         }
-        let (start, count) = (self.place(last + 1), missing as usize);
+        let (start, count) = (self.place(last, last + 1), missing as usize);
         let (head, tail) = self.buckets.split_at(start);
         let later = count.min(tail.len());
         tail[..later].iter().chain(&head[..count - later]).sum()
@@ -183,7 +197,7 @@ impl Window {
         let seconds = self.length().saturating_sub(missing).min(last + 1);
         let mut sum = 0.0;
         for back in 0..seconds {
-            sum += self.buckets[self.place(last - back)] * weight;
+            sum += self.buckets[self.place(last, last - back)] * weight;
             weight *= left;
         }
         sum / PARTS
@@ -211,7 +225,7 @@ impl Window {
         let lowest = if seconds == self.length() {
             self.buckets.iter().fold(f64::MAX, |low, value| low.min(*value))
         } else {
-            let values = (0..seconds).map(|back| self.buckets[self.place(last - back)]);
+            let values = (0..seconds).map(|back| self.buckets[self.place(last, last - back)]);
             values.fold(f64::MAX, f64::min)
         };
         Some((lowest / PARTS, highest / PARTS))

@@ -386,11 +386,15 @@ impl<'a> World<'a> {
     /// The most that can be under way at a time while the train passes.
     fn peak_of(&self, train: &Train) -> u64 {
         let new = |after: u64| (after / train.gap + 1).min(train.left);
-        let mut before = self.load.in_flight;
+        let (last, mut before) = ((train.left - 1) * train.gap, self.load.in_flight);
         let mut peak = new(self.takes - 1);
         for (at, count) in &self.running {
             let after = at.saturating_sub(train.at + 1).min(self.takes - 1);
             peak = peak.max(before + new(after));
+            if after >= last {
+                // All have come, from now on it only falls.
+                break;
+            }
             before -= count;
         }
         peak
@@ -425,7 +429,14 @@ impl<'a> World<'a> {
         let (from, gap) = (self.now, train.gap);
         let length = until - from;
         // Request-time until the end: of those before, of those who end within, of those who do not.
-        let before: u64 = self.running.iter().map(|(at, count)| (at.min(&until) - from) * count).sum();
+        let (mut before, mut ended) = (0, 0);
+        while let Some((at, count)) = self.running.front().copied().filter(|(at, _)| *at <= until) {
+            before += (at - from) * count;
+            ended += count;
+            self.running.pop_front();
+        }
+        self.load.in_flight -= ended;
+        before += self.load.in_flight * length;
         let unfinished = if length < self.takes {
             0
         } else {
@@ -451,11 +462,6 @@ impl<'a> World<'a> {
             average = level;
         }
         self.now = until;
-        while self.running.front().is_some_and(|(at, _)| *at <= until) {
-            if let Some((_, count)) = self.running.pop_front() {
-                self.load.in_flight -= count;
-            }
-        }
         self.remember(train, unfinished, calls);
         self.load.in_flight += open;
         self.load.sent += calls;
