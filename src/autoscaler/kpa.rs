@@ -15,15 +15,14 @@
 //!
 //! Time is an argument. It starts and stops nothing.
 
+mod quiet;
+
+pub use quiet::Quiet;
+
 use super::knative::{self, Observed, State, TICK};
 use super::{Bound, Demand, Facts, Plan, Settings, Terms, Window, scale, total};
 use crate::clock::{Duration, Instant};
 use proxy_config::model::{Aggregation, Metric, Revision};
-
-/// Sums of whole numbers are exact; what is left of an average that should be a whole number is not.
-const NEAR: f64 = 0.99;
-/// So long Knative's flavour must find something in its window.
-const QUIET: Duration = Duration::from_secs(20);
 
 /// Whose decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,17 +43,6 @@ pub struct Load {
     pub in_flight: u64,
     /// Sent since the beginning; grows.
     pub sent: u64,
-}
-
-/// Load that finds nothing to do, see `Kpa::quiet`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Quiet {
-    /// As many may be under way at every moment.
-    pub level: u64,
-    /// Or else so many microseconds of requests under way may come into each `span`, and so many into the first.
-    pub work: (u64, u64),
-    /// See `work`.
-    pub span: Duration,
 }
 
 /// One revision's autoscaler.
@@ -217,8 +205,7 @@ impl Kpa {
         };
         if plan.start == 0 && plan.stop == facts.starting + facts.ready && total(now, demands) == 0 {
             // Where nothing runs nothing is measured: silence is not a number of zeros.
-            self.seen = None;
-            self.second = (0.0, 0.0);
+            self.forget();
         }
         plan
     }
@@ -401,62 +388,9 @@ impl Kpa {
         sum <= f64::from(pods) * target * self.stable.recorded() as f64
     }
 
-    /// How much may come so that every look finds nothing to do, as long as nobody is queued, all instances
-    /// stay, and something ends within each 57 seconds or window, if that is shorter. By concurrency only.
-    ///
-    /// No average is above the highest second, so where no second comes near what one instance is meant to take,
-    /// both flavours ask for one instance at most.
-    pub fn quiet(&self, now: Instant, in_flight: u64, facts: &Facts<'_>) -> Option<Quiet> {
-        let settings = &self.settings;
-        let plain = settings.aggregation == Aggregation::Linear
-            && settings.metric == Metric::Concurrency
-            && facts.starting == 0
-            && self.ahead == 0.0;
-        let (since, _) = self.seen.filter(|_| plain)?;
-        let limit = settings.target * NEAR;
-        let (running, sum) = (self.second.0 / 1e6, self.stable.total() + self.second.0 / 1e6);
-        // Nothing is negative, so no second has more than all of them.
-        let low =
-            sum <= limit || running.max(self.stable.range().map_or(0.0, |(_, highest)| highest)) <= limit;
-        let level = if low { limit as u64 } else { 0 };
-        let open = self.micros(now).saturating_sub(since) as f64 * in_flight as f64;
-        let work = |most: f64, used: f64| (most * 1e6, most * 1e6 - used * 1e6 - open);
-        let ((all, first), span) = match self.flavour {
-            Flavour::Pilotlight => {
-                let length = self.stable.length();
-                (work(limit * length as f64, sum), Duration::from_secs(length))
-            }
-            Flavour::Knative if low && self.is_one(now, facts) => {
-                (work(limit, running), Duration::from_secs(1))
-            }
-            Flavour::Knative => return None,
-        };
-        Some(Quiet { level, work: (all as u64, first as u64), span })
-    }
-
-    /// Whether Knative's flavour has one instance and will want one for a while.
-    fn is_one(&self, now: Instant, facts: &Facts<'_>) -> bool {
-        let settings = &self.settings;
-        // Decisions leave the same mark whatever the averages are.
-        let burst = settings.burst_capacity;
-        let same = burst <= 0.0 || settings.total < burst;
-        facts.ready == 1
-            && self.desired == 1
-            && self.grown
-            && self.zero.is_none()
-            && self.active.is_some()
-            && settings.activation.max(settings.min) <= 1
-            && !self.state.panics()
-            && settings.panic_threshold > 1.0
-            && settings.down_delay.is_zero()
-            && same
-            && self.silence(now).is_some_and(|rest| rest >= QUIET)
-    }
-
-    /// The past is known from `now` on only: what was measured before will have left all windows when something
-    /// is decided next.
-    pub fn resume(&mut self, now: Instant, load: Load) {
-        self.seen = Some((self.micros(now), load));
+    /// Nothing runs from now on, and is not measured until something does.
+    pub fn forget(&mut self) {
+        self.seen = None;
         self.second = (0.0, 0.0);
     }
 

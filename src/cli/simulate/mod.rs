@@ -144,7 +144,7 @@ fn replay_with(
     let mut trains = Vec::new();
     for function in functions {
         let mut worlds = tallies.each_mut().map(|(kind, tally)| {
-            let policy = Policy::new(*kind, &scale, args.concurrency, rules.origin);
+            let policy = Policy::new(*kind, &scale, args.concurrency, rules.origin, lulls);
             World::new(rules, policy, &function, tally)
         });
         // All policies meet the same calls, so many at a time that they stay at hand.

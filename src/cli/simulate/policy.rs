@@ -79,11 +79,65 @@ pub struct Policy {
     demand: Demand,
     /// Looks that are not made, as they would change nothing.
     calm: Option<Calm>,
+    /// What our autoscaler was not told yet, as long as it cannot matter.
+    late: Option<Late>,
+}
+
+/// Measurements of a load that was always light: our autoscaler, which has them in no window yet, decides as if it
+/// had, since averages of at most what one instance is meant to take ask for one instance, which whoever is under
+/// way asks for too.
+#[derive(Debug, Default)]
+struct Late {
+    /// Heavier load matters.
+    light: f64,
+    events: Vec<(Instant, Measured)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Measured {
+    Now(Load),
+    Average(f64, Load),
+    /// Nothing runs: measuring ends until the next.
+    Nothing,
+}
+
+impl Late {
+    /// So many are kept at most.
+    const MOST: usize = 1024;
+
+    /// How heavy that is.
+    fn level(measured: Measured) -> f64 {
+        match measured {
+            Measured::Now(load) => load.in_flight as f64,
+            Measured::Average(level, load) => level.max(load.in_flight as f64),
+            Measured::Nothing => 0.0,
+        }
+    }
+
+    fn note(&mut self, now: Instant, measured: Measured, memory: Duration) {
+        if self.events.len() >= Late::MOST {
+            // What no window reaches is forgotten, but for the last of it, from which the others go on.
+            let old = self.events.partition_point(|(at, _)| *at + memory < now);
+            self.events.drain(..old.saturating_sub(1));
+        }
+        self.events.push((now, measured));
+    }
+
+    fn tell(self, kpa: &mut Kpa) {
+        kpa.forget();
+        for (at, measured) in self.events {
+            match measured {
+                Measured::Now(load) => kpa.observe(at, load),
+                Measured::Average(level, load) => kpa.observe_level(at, level, load),
+                Measured::Nothing => kpa.forget(),
+            }
+        }
+    }
 }
 
 impl Policy {
     /// Without any past.
-    pub fn new(kind: Kind, scale: &Scale, concurrency: u32, now: Instant) -> Policy {
+    pub fn new(kind: Kind, scale: &Scale, concurrency: u32, now: Instant, lulls: bool) -> Policy {
         let mut terms = Terms::new(scale, concurrency, true);
         if kind == Kind::Fixed {
             (terms.window, terms.down_delay, terms.retention) = (KEEP, Duration::ZERO, Duration::ZERO);
@@ -100,7 +154,9 @@ impl Policy {
             oldest: None,
             expires: now,
         };
-        Policy { terms, peaks: Peaks::default(), kpa, flavour, woken: false, demand, calm: None }
+        let ours = kpa.as_ref().filter(|_| lulls && flavour == Flavour::Pilotlight);
+        let late = ours.and_then(Kpa::light).map(|light| Late { light, events: Vec::new() });
+        Policy { terms, peaks: Peaks::default(), kpa, flavour, woken: false, demand, calm: None, late }
     }
 
     /// Requests that share an instance where there is no hard limit.
@@ -110,15 +166,34 @@ impl Policy {
 
     /// Notes how things stand from now on.
     pub fn observe(&mut self, now: Instant, load: Load) {
-        if let Some(kpa) = &mut self.kpa {
-            kpa.observe(now, load);
-        }
+        self.measure(now, Measured::Now(load));
     }
 
     /// Notes a stretch that ends now and was `level` requests at a time on average.
     pub fn observe_level(&mut self, now: Instant, level: f64, load: Load) {
-        if let Some(kpa) = &mut self.kpa {
-            kpa.observe_level(now, level, load);
+        self.measure(now, Measured::Average(level, load));
+    }
+
+    fn measure(&mut self, now: Instant, measured: Measured) {
+        let memory = self.memory();
+        let (Some(kpa), Some(memory)) = (&mut self.kpa, memory) else { return };
+        if let Some(late) = &mut self.late
+            && Late::level(measured) <= late.light
+        {
+            if let Measured::Now(load) | Measured::Average(_, load) = measured {
+                // It knows what is under way, and nothing of before.
+                kpa.resume(now, load);
+            }
+            late.note(now, measured, memory);
+            return;
+        }
+        if let Some(late) = self.late.take() {
+            late.tell(kpa);
+        }
+        match measured {
+            Measured::Now(load) => kpa.observe(now, load),
+            Measured::Average(level, load) => kpa.observe_level(now, level, load),
+            Measured::Nothing => {}
         }
     }
 
@@ -128,14 +203,21 @@ impl Policy {
         let demand = &mut self.demand;
         (demand.queued, demand.in_flight) = (count(load.queued), count(load.in_flight));
         (demand.generation, demand.expires) = (demand.generation + 1, now + Duration::from_secs(1));
-        let Policy { terms, peaks, kpa, woken, demand, .. } = self;
+        let Policy { terms, peaks, kpa, woken, demand, late, .. } = self;
         let demands = std::slice::from_ref(&*demand);
         let facts = facts(terms, peaks, *woken, have);
         let plan = match kpa {
             None => scale(now, demands, &facts),
             Some(kpa) => {
                 kpa.skip_before(now);
-                kpa.plan(now, demands, &facts)
+                let plan = kpa.plan(now, demands, &facts);
+                if let Some(late) = late
+                    && !kpa.measures()
+                    && !matches!(late.events.last(), None | Some((_, Measured::Nothing)))
+                {
+                    late.events.push((now, Measured::Nothing));
+                }
+                plan
             }
         };
         if self.flavour == Flavour::Pilotlight {
@@ -236,6 +318,10 @@ impl Policy {
         if quiet.level > in_flight.max(1) {
             return Some(Lull { high: quiet.level.min(all), work: None, fall });
         }
+        if self.late.is_some() {
+            // What has come before is not known.
+            return None;
+        }
         Some(Lull { high: all, work: Some((quiet.work.0, quiet.work.1, quiet.span)), fall })
     }
 
@@ -247,8 +333,16 @@ impl Policy {
 
     /// Of a lull nothing is known before `now`, and it is long enough that it does not matter.
     pub fn resume(&mut self, now: Instant, load: Load) {
-        if let Some(kpa) = &mut self.kpa {
-            kpa.resume(now, load);
+        match &mut self.late {
+            Some(late) => {
+                late.events.clear();
+                self.measure(now, Measured::Now(load));
+            }
+            None => {
+                if let Some(kpa) = &mut self.kpa {
+                    kpa.resume(now, load);
+                }
+            }
         }
     }
 
