@@ -102,7 +102,7 @@ fn serve(count: usize) -> (Kept, Arc<Published>, Environment, Scaler, [usize; 3]
     assert_eq!((compiled.problems, compiled.warnings), (Vec::new(), Vec::new()));
     published.publish(compiled.snapshot);
     let snapshot = LIVE.load(Relaxed) - at;
-    let pace = Pace { process: 1000.0, function: 1000.0 };
+    let pace = Pace { process: 1000.0, function: 1000.0, at_once: 0 };
     let setup = Setup { registry, telemetry, bell, ceiling: 100, flavour: Flavour::Pilotlight, pace };
     let scaler = Scaler::spawn(setup, |_| Box::new(Nobody));
     let at = LIVE.load(Relaxed);

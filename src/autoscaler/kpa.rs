@@ -203,7 +203,10 @@ impl Kpa {
             Flavour::Pilotlight => self.ours(now, demands, facts),
             Flavour::Knative => self.theirs(now, demands, facts),
         };
-        if plan.start == 0 && plan.stop == facts.starting + facts.ready && total(now, demands) == 0 {
+        if plan.start + plan.later == 0
+            && plan.stop == facts.starting + facts.ready
+            && total(now, demands) == 0
+        {
             // Where nothing runs nothing is measured: silence is not a number of zeros.
             self.forget();
         }
@@ -260,11 +263,10 @@ impl Kpa {
         let capped = self.settings.max > 0 && self.desired > self.settings.max;
         Plan {
             wanted: goal,
-            start: missing.min(facts.room),
-            short: missing.saturating_sub(facts.room),
             // What is starting is let to start, and stopped then.
             stop: facts.ready.saturating_sub(goal),
             bound: bound.or(capped.then_some(Bound::MaxScale)),
+            ..facts.divide(missing)
         }
     }
 

@@ -172,6 +172,7 @@ impl World {
             lost: 0,
             woken: self.ordered > 0,
             room: self.room,
+            starts: u32::MAX,
         };
         let plan = self.kpa.plan(now, &[demand], &facts);
         self.peaks.record(now, plan.wanted, self.terms.horizon());
@@ -408,6 +409,11 @@ proptest! {
 }
 
 /// What a calm is said to be is one: until its end every look finds nothing to do and wants the same.
+/// So many are ready, and nothing is in the way of more.
+fn awake<'a>(terms: &'a Terms, peaks: &'a Peaks, ready: u32) -> Facts<'a> {
+    Facts { terms, peaks, starting: 0, ready, lost: 0, woken: true, room: 99, starts: u32::MAX }
+}
+
 #[test]
 fn looks_within_a_calm_change_nothing() {
     let (mut calms, mut looks) = ([0, 0], 0);
@@ -420,8 +426,16 @@ fn looks_within_a_calm_change_nothing() {
         let mut kpa = Kpa::new(flavour, settings(&scale, concurrency), now);
         let look = |kpa: &mut Kpa, peaks: &mut Peaks, now, load: Load, ready: &mut u32| {
             kpa.observe(now, load);
-            let facts =
-                Facts { terms: &terms, peaks, starting: 0, ready: *ready, lost: 0, woken: true, room: 99 };
+            let facts = Facts {
+                terms: &terms,
+                peaks,
+                starting: 0,
+                ready: *ready,
+                lost: 0,
+                woken: true,
+                room: 99,
+                starts: u32::MAX,
+            };
             let demand = Demand {
                 revision: "f".into(),
                 holder: 0,
@@ -440,8 +454,7 @@ fn looks_within_a_calm_change_nothing() {
             let most = u64::from(ready * concurrency).max(1);
             load = Load { in_flight: random.u64(0..=most), sent: load.sent + 1, ..load };
             let plan = look(&mut kpa, &mut peaks, now, load, &mut ready);
-            let facts =
-                Facts { terms: &terms, peaks: &peaks, starting: 0, ready, lost: 0, woken: true, room: 99 };
+            let facts = awake(&terms, &peaks, ready);
             let calm = kpa.calm(now, load.in_flight, &facts);
             let first = if flavour == Flavour::Knative { kpa.next(now) } else { now + seconds(1) };
             let step = if flavour == Flavour::Knative { seconds(2) } else { seconds(1) };
@@ -471,7 +484,7 @@ fn ticks_that_were_calm_leave_the_next_ones_where_they_are() {
     let mut kpa = Kpa::new(Flavour::Knative, settings, start);
     let terms = Terms::new(&Scale::default(), 1, true);
     let peaks = Peaks::default();
-    let facts = Facts { terms: &terms, peaks: &peaks, starting: 0, ready: 1, lost: 0, woken: true, room: 99 };
+    let facts = awake(&terms, &peaks, 1);
     kpa.observe(start, Load::default());
     kpa.plan(start, &[], &facts);
     let next = |kpa: &Kpa, millis| kpa.next(start + Duration::from_millis(millis)) - start;

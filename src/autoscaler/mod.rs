@@ -71,6 +71,8 @@ pub struct Terms {
     pub initial: u32,
     /// At least so many at each wake.
     pub activation: u32,
+    /// Starting at a time, at most; 0: no limit.
+    pub starting: u32,
     /// How long the highest number wanted stays.
     pub window: Duration,
     /// How much longer the last instance stays.
@@ -101,6 +103,7 @@ impl Terms {
             max: scale.max,
             initial: scale.initial,
             activation: scale.activation,
+            starting: scale.starting,
             window: scale.window,
             retention: length(scale.retention),
             down_delay: length(scale.down_delay),
@@ -130,6 +133,26 @@ pub struct Facts<'a> {
     pub woken: bool,
     /// Instances that the process may still start, of all revisions together.
     pub room: u32,
+    /// Instances that may begin to start now, of all revisions together.
+    pub starts: u32,
+}
+
+impl Facts<'_> {
+    /// Instances of this revision that may begin to start now.
+    pub fn at_once(&self) -> u32 {
+        let own = match self.terms.starting {
+            0 => u32::MAX,
+            most => most.saturating_sub(self.starting),
+        };
+        own.min(self.starts)
+    }
+
+    /// The part of a plan that says what becomes of so many that are missing.
+    pub fn divide(&self, missing: u32) -> Plan {
+        let short = missing.saturating_sub(self.room);
+        let start = missing.min(self.room).min(self.at_once());
+        Plan { wanted: 0, start, stop: 0, short, later: missing - short - start, bound: None }
+    }
 }
 
 /// What kept a plan from starting more.
@@ -152,6 +175,8 @@ pub struct Plan {
     pub stop: u32,
     /// Instances that it would start too if the process had room.
     pub short: u32,
+    /// Instances that it starts when those that are starting are ready.
+    pub later: u32,
     /// What kept it from starting more.
     pub bound: Option<Bound>,
 }
@@ -176,11 +201,10 @@ pub fn scale(now: Instant, demands: &[Demand], facts: &Facts<'_>) -> Plan {
     }
     Plan {
         wanted,
-        start: missing.min(facts.room),
-        short: missing.saturating_sub(facts.room),
         // What is starting is let to start: its callers may have given up, the next ones will be glad.
         stop: have.saturating_sub(keep).min(facts.ready),
         bound,
+        ..facts.divide(missing)
     }
 }
 

@@ -14,6 +14,7 @@ fn terms() -> Terms {
         max: 0,
         initial: 1,
         activation: 1,
+        starting: 0,
         window: seconds(60),
         retention: Duration::ZERO,
         down_delay: Duration::ZERO,
@@ -26,7 +27,7 @@ fn demand(now: Instant, queued: u32, in_flight: u32) -> Demand {
 }
 
 fn facts<'a>(terms: &'a Terms, peaks: &'a Peaks, starting: u32, ready: u32) -> Facts<'a> {
-    Facts { terms, peaks, starting, ready, lost: 0, woken: false, room: 64 }
+    Facts { terms, peaks, starting, ready, lost: 0, woken: false, room: 64, starts: u32::MAX }
 }
 
 /// Terms, (queued, in flight), (starting, ready, room) -> (start, stop, bound).
@@ -35,6 +36,26 @@ fn check(name: &str, terms: Terms, load: (u32, u32), have: (u32, u32, u32), want
     let facts = Facts { room: have.2, ..facts(&terms, &peaks, have.0, have.1) };
     let plan = scale(now, &[demand(now, load.0, load.1)], &facts);
     assert_eq!((plan.start, plan.stop, plan.bound), want, "{name}");
+}
+
+#[test]
+fn no_more_begin_to_start_than_may_be_starting_at_once() {
+    let terms = Terms { starting: 3, ..terms() };
+    let (now, peaks) = (clock::now(), Peaks::default());
+    // (starting, ready), of all together -> (start, short, later), of ten that are wanted
+    let check = |have: (u32, u32), starts: u32, room: u32, want: (u32, u32, u32)| {
+        let facts = Facts { starts, room, ..facts(&terms, &peaks, have.0, have.1) };
+        let plan = scale(now, &[demand(now, 10, 0)], &facts);
+        assert_eq!((plan.start, plan.short, plan.later), want, "{have:?} {starts} {room}");
+    };
+    check((0, 0), u32::MAX, 64, (3, 0, 7));
+    check((2, 0), u32::MAX, 64, (1, 0, 7));
+    check((3, 0), u32::MAX, 64, (0, 0, 7));
+    check((0, 9), u32::MAX, 64, (1, 0, 0));
+    check((0, 0), 2, 64, (2, 0, 8));
+    check((1, 0), 0, 64, (0, 0, 9));
+    check((0, 0), u32::MAX, 2, (2, 8, 0));
+    check((0, 0), u32::MAX, 5, (3, 5, 2));
 }
 
 #[test]

@@ -224,6 +224,17 @@ pub struct AloneArgs {
     )]
     pub function_start_rate: u32,
 
+    /// Instances of all functions together that may be starting at a time; 0: no limit
+    #[arg(
+        long,
+        value_name = "N",
+        env = "PILOTLIGHT_STARTING_AT_ONCE",
+        default_value_t = AloneArgs::default().starting_at_once,
+        help_heading = "Functions",
+        hide_env_values = true
+    )]
+    pub starting_at_once: u32,
+
     /// Whose arithmetic decides how many instances a function has
     #[arg(
         long,
@@ -248,6 +259,7 @@ impl Default for AloneArgs {
             max_instances: 64,
             start_rate: 50,
             function_start_rate: 10,
+            starting_at_once: 0,
             autoscaler: Autoscaler::Pilotlight,
         }
     }
@@ -260,9 +272,14 @@ impl RunArgs {
         Options { sidecar: self.sidecar.clone(), ..self.serve.load.options(local, mesh_file) }
     }
 
-    /// How many instances may be started in a while.
+    /// How many instances may be started in a while, and at once.
     pub fn pace(&self) -> Pace {
-        Pace { process: self.alone.start_rate.into(), function: self.alone.function_start_rate.into() }
+        let alone = &self.alone;
+        Pace {
+            process: alone.start_rate.into(),
+            function: alone.function_start_rate.into(),
+            at_once: alone.starting_at_once,
+        }
     }
 
     /// How long readiness fails before new work is turned away. In a pod others must hear of it first.

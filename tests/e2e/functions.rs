@@ -47,6 +47,29 @@ fn the_connection_that_found_a_function_listening_carries_the_request_that_woke_
 }
 
 #[test]
+fn starts_take_turns_where_only_so_many_may_be_starting_at_once() {
+    let directory = Directory::new();
+    let of = |name: &str, annotation: &str| {
+        let file = directory.path().join(name);
+        let script = format!("date +%s%N >> {}; sleep 0.2; exec {PILOTLIGHT} echo", file.display());
+        let annotations = format!("{}\n{annotation}", by_shell(&script));
+        yaml::function_running(name, "[/app/server]", &annotations, "containerConcurrency: 1")
+    };
+    let text = of("own", "pilotlight.dev/starting-at-once: '2'") + &of("all", "");
+    let proxy = Proxy::with(text).args(["--starting-at-once", "3"]).start();
+    for (name, at_once) in [("own", 2), ("all", 3)] {
+        let path = "/?delay=3s";
+        together(7, |_| ask(&proxy, name, path).timeout(seconds(60)).send().expect(200));
+        let text = std::fs::read_to_string(directory.path().join(name)).unwrap();
+        let mut times: Vec<u64> = text.lines().map(|line| line.parse().unwrap()).collect();
+        times.sort_unstable();
+        assert_eq!(times.len(), 7, "{name}");
+        let early = times.windows(at_once + 1).find(|of| of[at_once] - of[0] < 200_000_000);
+        assert_eq!(early, None, "{name}: more than {at_once} were starting at once");
+    }
+}
+
+#[test]
 fn a_function_answers_under_all_its_names() {
     let proxy = Proxy::with(yaml::function("hello", "", "")).start();
     let mesh = ["hello", "hello.default", "hello.default.svc", "hello.default.svc.cluster.local", "hello:80"];

@@ -49,8 +49,8 @@ pub struct Revision {
     pub reachable: bool,
 }
 
-/// `autoscaling.knative.dev/…` of one revision, with the defaults of ConfigMap `config-autoscaler` or, where
-/// it says nothing, Knative's own.
+/// `autoscaling.knative.dev/…` of one revision and what else bounds its instances, with the defaults of ConfigMap
+/// `config-autoscaler` or, where it says nothing, Knative's own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scale {
     /// `min-scale`.
@@ -61,6 +61,8 @@ pub struct Scale {
     pub initial: u32,
     /// `activation-scale`: at least this many when it wakes.
     pub activation: u32,
+    /// `pilotlight.dev/starting-at-once`: instances that may be starting at a time; 0: no limit.
+    pub starting: u32,
     /// `metric`.
     pub metric: Metric,
     /// `target`, of the metric, per instance; none: see `total`.
@@ -92,6 +94,7 @@ impl Default for Scale {
             max: 0,
             initial: 1,
             activation: 1,
+            starting: 0,
             metric: Metric::Concurrency,
             target: None,
             utilization: 0.7,

@@ -374,5 +374,6 @@ impl Policy {
 }
 
 fn facts<'a>(terms: &'a Terms, peaks: &'a Peaks, woken: bool, have: Have) -> Facts<'a> {
-    Facts { terms, peaks, starting: have.starting, ready: have.ready, lost: 0, woken, room: u32::MAX }
+    let Have { starting, ready, .. } = have;
+    Facts { terms, peaks, starting, ready, lost: 0, woken, room: u32::MAX, starts: u32::MAX }
 }

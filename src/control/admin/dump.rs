@@ -310,6 +310,7 @@ fn revision(revision: &Revision) -> Value {
             "max": scale.max,
             "initial": scale.initial,
             "activation": scale.activation,
+            "starting_at_once": scale.starting,
             "target": scale.total(revision.concurrency),
             "window": length(scale.window),
             "retention": length(scale.retention),

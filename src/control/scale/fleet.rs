@@ -4,6 +4,7 @@
 
 use super::Setup;
 use super::asleep::{Asleep, Kinds};
+use super::instance::Instance;
 use super::memory::Memory;
 use super::pace::Bucket;
 use super::probe::{Probing, Word};
@@ -29,6 +30,10 @@ pub(super) struct Floor {
     pub ceiling: u32,
     /// Instances that were ordered and have not ended.
     pub live: u32,
+    /// Instances that may be starting at a time; 0: no limit.
+    at_once: u32,
+    /// Instances that are starting.
+    starting: u32,
     /// What may be started of all revisions together in a while.
     pub pace: Bucket,
     /// Probes to be started.
@@ -46,6 +51,18 @@ impl Floor {
     /// How many more instances may be started.
     pub fn room(&self) -> u32 {
         self.ceiling.saturating_sub(self.live)
+    }
+
+    /// How many more may begin to start.
+    pub fn starts(&self) -> u32 {
+        if self.at_once == 0 { u32::MAX } else { self.at_once.saturating_sub(self.starting) }
+    }
+
+    /// Counts those of `unit` that are starting.
+    fn count(&mut self, unit: &mut Unit) {
+        let now = unit.count(Instance::is_starting);
+        let before = std::mem::replace(&mut unit.counted, now);
+        self.starting = (self.starting + now).saturating_sub(before);
     }
 
     /// A number for one more instance of revision `key`.
@@ -84,6 +101,8 @@ impl Fleet {
             driver,
             ceiling: setup.ceiling,
             live: 0,
+            at_once: setup.pace.at_once,
+            starting: 0,
             pace: Bucket::new(setup.pace.process, setup.ceiling.saturating_mul(2)),
             probes: Vec::new(),
             put_off: 0,
@@ -237,13 +256,14 @@ impl Fleet {
                 let own = self.floor.owners.remove(&instance);
                 if let Some(unit) = own.as_ref().and_then(|key| self.units.get_mut(key)) {
                     unit.exited(now, instance, exit, &mut self.floor);
+                    self.floor.count(unit);
                 }
                 self.share(now, own.as_ref());
             }
         }
     }
 
-    /// There is room again, because an instance of `own` has ended: those who have nothing get it first, of them
+    /// There is room again, because an instance of `own` has ended or is ready: those who have nothing get it first, of them
     /// those who have waited longest.
     fn share(&mut self, now: Instant, own: Option<&Arc<str>>) {
         let wants = |(key, unit): &(&Arc<str>, &Unit)| unit.starved || own == Some(*key);
@@ -275,7 +295,13 @@ impl Fleet {
         let Some(key) = self.floor.owners.get(&instance).cloned() else { return };
         let Some(unit) = self.units.get_mut(&key) else { return };
         f(unit, &mut self.floor);
-        self.look(now, &key);
+        self.floor.count(unit);
+        if self.floor.at_once > 0 {
+            // Another may have waited for it.
+            self.share(now, Some(&key));
+        } else {
+            self.look(now, &key);
+        }
     }
 
     /// When `tick` is wanted.
@@ -299,6 +325,7 @@ impl Fleet {
             return;
         }
         let short = unit.look(now, &mut self.floor);
+        self.floor.count(unit);
         if unit.is_forgotten(now) {
             unit.close(now);
             self.holds.remove(&unit.hold.number());

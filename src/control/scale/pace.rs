@@ -9,13 +9,15 @@ use crate::clock::{Duration, Instant};
 /// Who would wait longer than this for a start that is put off is told so instead.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Starts a second; 0: no limit.
+/// Starts a second, 0: no limit; and at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pace {
     /// Of all functions together.
     pub process: f64,
     /// Of one revision.
     pub function: f64,
+    /// Instances of all functions together that are starting at a time; 0: no limit.
+    pub at_once: u32,
 }
 
 /// A bucket of starts.

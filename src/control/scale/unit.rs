@@ -56,7 +56,7 @@ pub(super) struct Unit {
     pub last_crash: Option<Crash>,
     /// When it was taken out of the configuration.
     pub removed: Option<Instant>,
-    /// Wants instances for which the process has no room.
+    /// Wants instances for which the process has no room, or which may not start yet.
     pub starved: bool,
     /// When it is to be looked at without being called.
     pub next: Option<Instant>,
@@ -84,6 +84,8 @@ pub(super) struct Unit {
     generation: u64,
     refused: Said,
     bounded: Said,
+    /// Instances that were starting when those of all revisions were counted.
+    pub counted: u32,
 }
 
 impl Unit {
@@ -124,6 +126,7 @@ impl Unit {
             generation: 0,
             refused: Said::default(),
             bounded: Said::default(),
+            counted: 0,
         }
     }
 
@@ -225,20 +228,22 @@ impl Unit {
             lost: self.lost,
             woken: self.starts > 0,
             room: floor.room(),
+            starts: floor.starts(),
         };
+        let at_once = facts.at_once();
         let (queued, in_flight) = (all.queued, all.in_flight);
         self.kpa.observe(now, Load { queued, in_flight, sent: self.sent });
         let plan = self.kpa.plan(now, self.ledger.reports(), &facts);
         let from_zero = ready + facts.starting == 0 && plan.wanted > 0;
         self.peaks.record(now, plan.wanted, self.terms.horizon());
         self.say_bound(now, &plan, floor);
-        let missing = plan.start + plan.short;
+        let missing = plan.start + plan.short + plan.later;
         let since = all.oldest.unwrap_or(now);
         let missing = missing.min(self.room_of_its_own());
         let missing = missing - self.reopen(missing);
         let missing = missing - self.thaw(now, missing, since, floor);
         let room = floor.room();
-        let start = self.may_start(now, missing.min(room), floor);
+        let start = self.may_start(now, missing.min(room).min(at_once), floor);
         let short = missing.saturating_sub(room);
         if start > 0 {
             if from_zero && queued > 0 {
@@ -261,7 +266,7 @@ impl Unit {
         }
         self.probe_again(floor);
         self.bound = plan.bound.is_some();
-        self.starved = short > 0;
+        self.starved = short > 0 || plan.later > 0;
         short
     }
 

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// Shell words of the command that serves on this host.
 const LOCAL_COMMAND: &str = "pilotlight.dev/local-command";
 
+/// How many instances may be starting at a time.
+const STARTING: &str = "pilotlight.dev/starting-at-once";
+
 /// Of all annotations about scaling.
 pub(super) const PREFIX: &str = "autoscaling.knative.dev/";
 const E: &str = "IST0106";
@@ -63,6 +66,8 @@ pub(super) fn annotations(map: &Cursor<'_>) -> Annotations {
             }
         } else if key.value == LOCAL_COMMAND {
             command = local_command(&value);
+        } else if key.value == STARTING {
+            starting(&value, &mut scale);
         } else if let Some(name) = key.value.strip_prefix(holding::PREFIX) {
             if holding::KEYS.contains(&name) {
                 holding::one(name, &value, &mut holding);
@@ -87,14 +92,22 @@ pub(super) fn annotations(map: &Cursor<'_>) -> Annotations {
     Annotations { scale, holding, idle: idle.meaning(), local_command: command }
 }
 
+fn starting(value: &Cursor<'_>, scale: &mut Scale) {
+    let Some(text) = value.text() else { return };
+    match count(text, 0) {
+        Ok(most) => scale.starting = most,
+        Err(Fault::Wrong(message) | Fault::Idle(message)) => value.error(E, message),
+    }
+}
+
 /// An annotation of ours that means nothing.
 fn unknown(name: &str, value: &Cursor<'_>) {
     let message = format!("unknown annotation \"{}{name}\"", holding::PREFIX);
-    let own = LOCAL_COMMAND.strip_prefix(holding::PREFIX);
+    let own = [LOCAL_COMMAND, STARTING].into_iter().filter_map(|key| key.strip_prefix(holding::PREFIX));
     let keys = [&holding::KEYS[..], &idle::KEYS[..]].concat();
     let help = match nearest(name, keys.iter().copied().chain(own)) {
         Some(near) => format!("did you mean `{}{near}`?", holding::PREFIX),
-        None => format!("known here: {LOCAL_COMMAND}, {}{}", holding::PREFIX, keys.join(", ")),
+        None => format!("known here: {LOCAL_COMMAND}, {STARTING}, {}{}", holding::PREFIX, keys.join(", ")),
     };
     value.warn_with_help("IST0108", message, help);
 }
@@ -138,6 +151,8 @@ pub(crate) fn over(defaults: &Scale, annotations: &[(At<String>, At<String>)]) -
             let _ = set(key, text, &mut scale);
         }
     }
+    let starting = annotations.iter().find(|(key, _)| key.value == STARTING);
+    scale.starting = starting.and_then(|(_, value)| count(&value.value, 0).ok()).unwrap_or_default();
     scale
 }
 

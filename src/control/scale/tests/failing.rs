@@ -246,7 +246,7 @@ fn paced(ceiling: u32, pace: Pace, revisions: &[Revision]) -> World {
 
 #[test]
 fn a_burst_is_started_whole_whatever_the_rate() {
-    let pace = Pace { process: 1.0, function: 1.0 };
+    let pace = Pace { process: 1.0, function: 1.0, at_once: 0 };
     let mut world = paced(64, pace, &[revision("hello", 1, 20)]);
     let _tickets: Vec<_> = (0..50).map(|_| world.wait("hello")).collect();
     world.hear();
@@ -257,7 +257,7 @@ fn a_burst_is_started_whole_whatever_the_rate() {
 fn waking_and_idling_in_turns_is_bounded_and_who_would_wait_long_is_told() {
     let mut hello = revision("hello", 1, 1);
     hello.scale.window = 6 * SECOND;
-    let pace = Pace { process: 0.0, function: 0.05 };
+    let pace = Pace { process: 0.0, function: 0.05, at_once: 0 };
     // The bucket of a revision holds what the process may run.
     let mut world = paced(2, pace, &[hello]);
     let mut refused = 0;
@@ -297,7 +297,7 @@ fn waking_and_idling_in_turns_is_bounded_and_who_would_wait_long_is_told() {
 #[test]
 fn a_scan_over_many_hosts_is_bounded_and_everybody_has_his_turn() {
     let all: Vec<_> = (0..100).map(|n| revision(&format!("f{n:02}"), 1, 1)).collect();
-    let pace = Pace { process: 20.0, function: 10.0 };
+    let pace = Pace { process: 20.0, function: 10.0, at_once: 0 };
     let mut world = paced(10, pace, &all);
     let mut tickets: Vec<_> = (0..100).map(|n| world.wait(&format!("f{n:02}"))).collect();
     world.hear();

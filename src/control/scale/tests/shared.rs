@@ -55,6 +55,62 @@ fn room_that_comes_free_goes_to_those_who_have_nothing_and_of_those_to_who_has_w
     assert_eq!(key(2).map(|(key, _)| &**key), Some("default/c"), "it has waited longest");
 }
 
+/// Has those listen that were started since, and gives the number of all that were ever started.
+fn listens(world: &mut World, from: InstanceId) -> usize {
+    let started = world.started();
+    started.iter().filter(|id| **id > from).for_each(|id| world.listen(*id));
+    world.started().len()
+}
+
+#[test]
+fn no_more_than_may_are_starting_at_once_and_all_that_are_needed_are_started() {
+    let mut hello = revision("hello", 1, 10);
+    hello.scale.starting = 3;
+    let mut world = World::new(64, &[hello]);
+    let mut tickets: Vec<_> = (0..20).map(|_| world.wait("hello")).collect();
+    world.hear();
+    assert_eq!(world.started().len(), 3);
+    world.listen(1);
+    assert_eq!(world.started().len(), 4, "one is ready, and the next may start");
+    let mut from = 1;
+    for want in [7, 10, 10] {
+        let last = world.started().len() as InstanceId;
+        assert_eq!(listens(&mut world, from), want);
+        from = last;
+    }
+    let served: Vec<_> = tickets.iter_mut().filter_map(answer).collect();
+    assert!(served.len() == 10 && served.iter().all(Result::is_ok));
+    world.wind(SECOND);
+    assert_eq!(world.started().len(), 10, "max-scale holds as ever");
+}
+
+#[test]
+fn of_those_who_wait_for_the_start_of_another_function_who_has_waited_longest_is_next() {
+    let pace = Pace { at_once: 1, ..Pace::default() };
+    let all = ["a", "b", "c"].map(|name| revision(name, 1, 0));
+    let mut world = World::of(Setup { pace, ..setup(64) }, &all);
+    let mut tickets = Vec::new();
+    for name in ["a", "c", "a", "b"] {
+        tickets.push(world.wait(name));
+        world.hear();
+        world.wind(Duration::from_millis(5));
+    }
+    let mut order = Vec::new();
+    for id in 1..=4 {
+        assert_eq!(world.started().len(), id as usize, "one at a time");
+        let whose = world.fleet.units.iter().find(|(_, unit)| unit.instances.contains_key(&id));
+        order.extend(whose.map(|(key, _)| key.to_string()));
+        // One that ends on its own makes way too.
+        if id == 2 {
+            world.exit(id)
+        } else {
+            world.listen(id)
+        }
+        world.wind(SECOND);
+    }
+    assert_eq!(order[..3], ["default/a", "default/c", "default/b"]);
+}
+
 #[test]
 fn who_comes_for_a_revision_that_is_long_gone_is_told_at_once() {
     let hello = revision("hello", 1, 0);
