@@ -4,7 +4,7 @@
 
 use super::Setup;
 use super::asleep::{Asleep, Kinds};
-use super::instance::Instance;
+use super::instance::{Instance, Phase};
 use super::memory::Memory;
 use super::pace::Bucket;
 use super::probe::{Probing, Word};
@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 /// Arrivals within so long of the last look at their hold are looked at together.
 const TOGETHER: Duration = Duration::from_millis(2);
+/// So long a busy instance may finish its work for a function that has none, until another one has to go for it too.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What revisions share.
 pub(super) struct Floor {
@@ -361,8 +363,11 @@ impl Fleet {
         }
         idle.sort_unstable();
         frozen.sort_unstable();
-        let awake: u32 = self.units.values().map(|u| u.instances.len() as u32 - u.present()).sum();
-        let ending = awake.saturating_sub(frozen.len() as u32);
+        let of_all =
+            |is: &dyn Fn(&Instance) -> bool| -> u32 { self.units.values().map(|u| u.count(is)).sum() };
+        // What finishes its work first may do so for long.
+        let ending = of_all(&|one| matches!(one.phase, Phase::Stopping));
+        let finishing = of_all(&|one| one.finishes_since(now).is_some_and(|length| length < PATIENCE));
         let mut wanted = count.saturating_sub(ending) as usize;
         for (_, id, other) in frozen.into_iter().take(wanted) {
             if let Some(unit) = self.units.get_mut(&other) {
@@ -377,7 +382,8 @@ impl Fleet {
                 unit.give_room(id, &mut self.floor);
             }
         }
-        if wanted > 0 && found == 0 && self.units.get(key).is_some_and(|unit| unit.present() == 0) {
+        let more = wanted > finishing as usize && found == 0;
+        if more && self.units.get(key).is_some_and(|unit| unit.present() == 0) {
             self.take_from_the_richest(now);
         }
     }

@@ -110,6 +110,12 @@ pub(super) struct Instance {
 }
 
 impl Instance {
+    /// How long it has been finishing what it has before it ends.
+    pub fn finishes_since(&self, now: Instant) -> Option<Duration> {
+        let Phase::Draining { since, .. } = self.phase else { return None };
+        Some(now.saturating_duration_since(since))
+    }
+
     pub fn new(
         id: InstanceId,
         name: Arc<str>,

@@ -111,6 +111,59 @@ fn of_those_who_wait_for_the_start_of_another_function_who_has_waited_longest_is
     assert_eq!(order[..3], ["default/a", "default/c", "default/b"]);
 }
 
+/// `a`, which is gone, has a request that does not end; `b` is idle, and `c` wants an instance where two are all.
+#[test]
+fn what_drains_for_long_is_no_room_on_its_way_where_another_is_idle() {
+    let [a, b, c] = ["a", "b", "c"].map(|name| revision(name, 1, 0));
+    let mut world = World::new(2, &[a, b.clone(), c.clone()]);
+    let mut slots = Vec::new();
+    for (id, name) in [(1, "a"), (2, "b")] {
+        let mut ticket = world.wait(name);
+        world.hear();
+        world.listen(id);
+        slots.push(answer(&mut ticket).unwrap().unwrap());
+    }
+    slots.pop();
+    world.fleet.apply(world.now, &shared(&[b, c]));
+    assert!(world.stopped().is_empty(), "it finishes first");
+    let _waits = world.wait("c");
+    world.hear();
+    assert_eq!(world.stopped(), [2]);
+    world.exit(2);
+    assert_eq!(world.started(), [1, 2, 3]);
+    world.wind(SECOND);
+    assert_eq!(world.stopped(), [2], "nothing else has to go for it");
+}
+
+#[test]
+fn a_busy_instance_that_does_not_finish_does_not_keep_who_has_nothing_waiting_for_ever() {
+    let mut world = World::new(3, &[revision("a", 1, 0), revision("z", 1, 0)]);
+    let mut greedy: Vec<_> = (0..3).map(|_| world.wait("a")).collect();
+    world.hear();
+    [1, 2, 3].into_iter().for_each(|id| world.listen(id));
+    let mut slots: Vec<_> = greedy.iter_mut().map(|ticket| answer(ticket).unwrap().unwrap()).collect();
+    let _lonely = world.wait("z");
+    world.hear();
+    let going = |world: &World| {
+        let instances = world.fleet.units.values().flat_map(|unit| unit.instances.values());
+        instances.filter(|one| one.outdated).map(|one| one.id).collect::<Vec<_>>()
+    };
+    world.wind(9 * SECOND);
+    let first = going(&world);
+    assert_eq!(first.len(), 1, "one has to go, when it has finished");
+    world.wind(3 * SECOND);
+    let both = going(&world);
+    assert_eq!(both.len(), 2, "it takes too long");
+    let second = both.into_iter().find(|id| *id != first[0]).unwrap();
+    slots.retain(|slot| !slot.endpoint().name.ends_with(&format!("/{second}")));
+    world.wind(SECOND);
+    assert_eq!(world.stopped(), [second]);
+    world.exit(second);
+    assert_eq!(world.started(), [1, 2, 3, 4]);
+    world.wind(60 * SECOND);
+    assert_eq!(going(&world), first, "nothing else had to go");
+}
+
 #[test]
 fn who_comes_for_a_revision_that_is_long_gone_is_told_at_once() {
     let hello = revision("hello", 1, 0);
