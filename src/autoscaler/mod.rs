@@ -28,6 +28,8 @@ pub use window::Window;
 
 use crate::clock::{Duration, Instant};
 use proxy_config::model::{Metric, Revision, Scale};
+use smallvec::SmallVec;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// What one holder of requests asks for.
@@ -51,11 +53,25 @@ pub struct Demand {
 
 /// Requests of all holders together: of each its latest report, if it has not expired.
 pub fn total(now: Instant, demands: &[Demand]) -> u64 {
-    let latest = |demand: &&Demand| {
-        !demands.iter().any(|other| other.holder == demand.holder && other.generation > demand.generation)
+    let count = |demand: &Demand| match demand.expires > now {
+        true => u64::from(demand.queued) + u64::from(demand.in_flight),
+        false => 0,
     };
-    let counts = demands.iter().filter(latest).filter(|demand| demand.expires > now);
-    counts.map(|demand| u64::from(demand.queued) + u64::from(demand.in_flight)).sum()
+    // Most revisions have one holder.
+    if let [only] = demands {
+        return count(only);
+    }
+    let mut order: SmallVec<[&Demand; 8]> = demands.iter().collect();
+    order.sort_unstable_by_key(|demand| (demand.holder, Reverse(demand.generation)));
+    let latest = |reports: &[&Demand]| -> u64 {
+        let generation = reports.first().map(|report| report.generation);
+        reports
+            .iter()
+            .take_while(|report| Some(report.generation) == generation)
+            .map(|report| count(report))
+            .sum()
+    };
+    order.chunk_by(|one, other| one.holder == other.holder).map(latest).sum()
 }
 
 /// What the configuration says about one revision's number of instances.

@@ -98,6 +98,20 @@ fn the_latest_report_of_each_holder_counts_until_it_expires() {
     assert_eq!(total(now, &demands), 15);
     assert_eq!(total(now + seconds(2), &demands), 10, "an older report does not come back");
     assert_eq!(total(now + seconds(3), &demands), 0);
+    // Of each holder's reports, in any order, the latest, as each compared with each would say.
+    let mut random = fastrand::Rng::with_seed(5);
+    for holders in [1, 2, 7, 40] {
+        let reports = (0..60).map(|_| {
+            of(random.u64(0..holders), random.u64(0..9), random.u32(0..99), seconds(random.u64(0..3)))
+        });
+        let demands: Vec<Demand> = reports.collect();
+        let is_latest =
+            |one: &&Demand| !demands.iter().any(|d| d.holder == one.holder && d.generation > one.generation);
+        let counts = |one: &&Demand| one.expires > now + seconds(1);
+        let latest = demands.iter().filter(is_latest).filter(counts);
+        let want: u64 = latest.map(|one| u64::from(one.queued) + u64::from(one.in_flight)).sum();
+        assert_eq!(total(now + seconds(1), &demands), want, "{holders} holders");
+    }
 }
 
 /// Winds the clock in quarters of a second after one busy moment with five in flight, and notes when
