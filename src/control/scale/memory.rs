@@ -70,8 +70,16 @@ mod tests {
         command.args(["-c", "sleep 100 & sleep 100 & echo; wait"]).process_group(0);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-        let alone = process(child.id()).unwrap().1;
-        let together = Memory::default().of(clock::now(), child.id()).unwrap();
+        // They are there, but what runs in them may not be in memory yet.
+        let until = clock::now() + Duration::from_secs(60);
+        let (alone, together) = loop {
+            let alone = process(child.id()).unwrap().1;
+            let together = Memory::default().of(clock::now(), child.id()).unwrap();
+            if together > alone || clock::now() > until {
+                break (alone, together);
+            }
+            std::thread::yield_now();
+        };
         let group = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
         child.wait().unwrap();
