@@ -166,11 +166,19 @@ impl Ready {
         };
         let unmet = Unmet { memory: reason(present.memory, "memory"), cpu: reason(present.cpu, "cpu") };
         let controllers = if outcome.is_ok() { present } else { Controllers::default() };
-        tracing::info!(
-            controllers = controllers.names().collect::<Vec<_>>().join(" "),
-            "functions with limits, or that are frozen, get control groups in {}",
-            path.display()
-        );
+        let names = controllers.names().collect::<Vec<_>>();
+        match names[..] {
+            [] => tracing::info!(
+                "limits of functions are not enforced, as those that have some warn; functions that are frozen get \
+                 control groups in {}",
+                path.display()
+            ),
+            _ => tracing::info!(
+                controllers = names.join(" "),
+                "functions with limits, or that are frozen, get control groups in {}",
+                path.display()
+            ),
+        }
         Ready { base: Some(Base { path, controllers, _lock: lock }), unmet }
     }
 }
