@@ -16,6 +16,14 @@ pub struct Frame {
     pub stream: u32,
 }
 
+impl Frame {
+    /// Whether it resets its stream.
+    #[inline]
+    pub fn resets(&self) -> bool {
+        self.kind == 3
+    }
+}
+
 /// The place in what one side sends.
 #[derive(Debug, Default)]
 pub struct Frames {

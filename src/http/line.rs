@@ -32,6 +32,10 @@ pub struct Line {
     pub blocked: AtomicU32,
     /// Bytes that may be read before others have their turn.
     pub turn: AtomicU32,
+    /// Bytes that have been read since they had it.
+    pub used: AtomicU32,
+    /// Streams that the client has reset since.
+    pub resets: AtomicU32,
     /// How many heads were spoilt: 0 or 1.
     spoilt: AtomicU32,
     framing: AtomicU64,
@@ -49,6 +53,8 @@ impl Default for Line {
             writes: AtomicU32::new(0),
             blocked: AtomicU32::new(0),
             turn: AtomicU32::new(TURN),
+            used: AtomicU32::new(0),
+            resets: AtomicU32::new(0),
             spoilt: AtomicU32::new(0),
             framing: AtomicU64::new(UNKNOWN),
         }

@@ -176,6 +176,8 @@ pub struct Flow {
     pub offered: Cell<u32>,
     /// What came of the exchanges: parts of answers and of request bodies, beginnings, ends.
     pub parts: Rc<Cell<u32>>,
+    /// How many more streams were reset before anything began for them than were not.
+    pub unbegun: Cell<u32>,
     /// Why the connection is being ended, where it is for the client's doing.
     pub ending: Cell<Option<Kind>>,
 }

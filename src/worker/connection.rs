@@ -43,6 +43,8 @@ const SHORT_TURN: u32 = 512;
 const MAX_STREAMS: u32 = 200;
 const MAX_LOCAL_RESETS: usize = 128;
 const MAX_PENDING_RESETS: usize = 20;
+/// Streams that were reset before anything began for them, less those for which something did.
+const MAX_UNBEGUN: u32 = 100;
 const MAX_SEND_BUFFER: usize = 128 * 1024;
 /// What an HTTP/2 client says first; no HTTP/1 request begins like it.
 pub(super) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -234,6 +236,10 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let (client, mut seen, mut paced) = (&*entry.connection, (0, 0), (0, 0));
     poll_fn(|cx| {
         client.runs.set(client.runs.get().wrapping_add(1));
+        if entry.protocol() == Protocol::Http2 {
+            client.line.used.store(0, Relaxed);
+            client.line.resets.store(0, Relaxed);
+        }
         let word = entry.word();
         if word != told {
             told = word;
@@ -253,7 +259,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             Poll::Pending => {
                 if entry.protocol() == Protocol::Http2 {
                     pace(&client.line, &mut paced);
-                    if asks_for_nothing(client, &mut seen) {
+                    if asks_for_nothing(client, &mut seen) || client.flow.unbegun.get() > MAX_UNBEGUN {
                         unread(client, Protocol::Http2, Kind::Http2Flood.into());
                         return Poll::Ready(());
                     }

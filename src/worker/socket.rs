@@ -7,8 +7,9 @@ use crate::http::Frames;
 use crate::http::line::{Inlet, Line};
 use crate::upstream::poll_write_list;
 use hyper::rt::{Read, ReadBufCursor, Write};
+use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
@@ -27,8 +28,6 @@ pub(super) struct Socket<S> {
     backlog: Backlog,
     /// A flush found the way full: only what encrypts keeps something to flush.
     flushing: bool,
-    /// Bytes that have been read since others had their turn.
-    read: usize,
 }
 
 impl<S> Socket<S> {
@@ -36,7 +35,7 @@ impl<S> Socket<S> {
     pub(super) fn new(stream: S, http2: bool, line: Arc<Line>, backlog: Backlog) -> Socket<S> {
         let inlet = if http2 { Inlet::open() } else { Inlet::default() };
         let frames = http2.then(|| Box::new(Frames::behind(HTTP2_PREFACE.len())));
-        Socket { stream, line, inlet, frames, held: Vec::new(), backlog, flushing: false, read: 0 }
+        Socket { stream, line, inlet, frames, held: Vec::new(), backlog, flushing: false }
     }
 
     /// Gives of what is held as much as may pass.
@@ -69,6 +68,12 @@ fn count(counter: &AtomicU32) {
     counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
 }
 
+/// Has the task run again when others have had their turn, those too of whom only the system knows yet that they have
+/// something: being woken at once is being in front of them.
+fn after_others(cx: &mut Context<'_>) {
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
+}
+
 /// hyper reads on although the exchange whose head it has read has not begun: it never does.
 #[cold]
 fn unasked() -> io::Error {
@@ -86,24 +91,32 @@ impl<S: AsyncRead + Unpin> Read for Socket<S> {
         if !this.held.is_empty() {
             return Poll::Ready(this.give_held(&mut buf));
         }
-        let turn = this.line.turn.load(Relaxed) as usize;
-        if this.read >= turn {
-            // There may be more at once; it will be read when others have had their turn.
-            this.read = 0;
-            cx.waker().wake_by_ref();
+        let (turn, used) = (this.line.turn.load(Relaxed), this.line.used.load(Relaxed));
+        if used >= turn {
+            // There may be more at once. Of HTTP/2 it is read when the connection runs anew: for each request that it
+            // finds, hyper asks here once more.
+            if this.frames.is_none() {
+                this.line.used.store(0, Relaxed);
+            }
+            after_others(cx);
             return Poll::Pending;
         }
         // Of small frames very many come with one read.
-        let room = buf.remaining().min(turn);
+        let room = buf.remaining().min(turn as usize);
         // SAFETY: nothing is ever made uninitialized: `ReadBuf` only fills it.
         let mut read = ReadBuf::uninit(unsafe { &mut buf.as_mut()[..room] });
         ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
         count(&this.line.reads);
         let came = read.filled_mut();
         this.line.bytes.store(this.line.bytes.load(Relaxed) + came.len() as u64, Relaxed);
-        this.read += came.len();
+        this.line.used.store(used + came.len() as u32, Relaxed);
         if let Some(frames) = &mut this.frames {
-            frames.walk(came, |_| count(&this.line.frames));
+            frames.walk(came, |frame| {
+                count(&this.line.frames);
+                if frame.resets() {
+                    count(&this.line.resets);
+                }
+            });
         }
         let passed = this.inlet.pass(came, &this.line);
         if passed < came.len() {
