@@ -3,7 +3,7 @@
 use clap::Parser;
 use pilotlight::cli::{Cli, Command};
 use pilotlight::control::process::{self, Memory};
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::process::ExitCode;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -50,9 +50,11 @@ fn tell(name: &CStr) {
     unsafe { _rjem_mallctl(name.as_ptr(), null_mut(), null_mut(), null_mut(), 0) };
 }
 
-/// Has this thread allocate from the arena for what is soon given back; returns the one from which it did before.
+/// The arena for what is soon given back.
+static ASIDE: OnceLock<Option<u32>> = OnceLock::new();
+
+/// Has this thread allocate from there; returns the arena from which it did before.
 fn aside() -> u32 {
-    static PLACE: OnceLock<Option<u32>> = OnceLock::new();
     let create = || {
         let (mut place, mut size) = (0u32, size_of::<u32>());
         let (old, old_size) = ((&raw mut place).cast(), &raw mut size);
@@ -60,7 +62,7 @@ fn aside() -> u32 {
         let made = unsafe { _rjem_mallctl(c"arenas.create".as_ptr(), old, old_size, null_mut(), 0) };
         (made == 0).then_some(place)
     };
-    PLACE.get_or_init(create).map_or(u32::MAX, allocate_from)
+    ASIDE.get_or_init(create).map_or(u32::MAX, allocate_from)
 }
 
 /// Has this thread allocate from arena `place`; returns the one from which it did before.
@@ -79,9 +81,14 @@ fn allocate_from(mut place: u32) -> u32 {
 /// Undoes `aside`.
 fn back(place: u32) {
     // It failed, and nothing is to be undone.
-    if place != u32::MAX {
-        allocate_from(place);
+    if place == u32::MAX {
+        return;
     }
+    allocate_from(place);
+    // Nobody allocates there who would do it.
+    let purge =
+        ASIDE.get().copied().flatten().and_then(|aside| CString::new(format!("arena.{aside}.purge")).ok());
+    purge.iter().for_each(|name| tell(name));
 }
 
 fn main() -> ExitCode {

@@ -3,8 +3,9 @@
 //! Called from the main thread at start and from the files' thread afterwards, one change at a time.
 
 use super::listen::{self, Bound};
+use super::logs::Logged;
 use super::simulated;
-use crate::cli::run::{AccessLog as LogFlag, RunArgs};
+use crate::cli::run::RunArgs;
 use crate::clock;
 use crate::control::discover::{Discover, Event};
 use crate::control::process;
@@ -14,7 +15,6 @@ use crate::control::scale::Scaler;
 use crate::driver::cgroup::{self, Cgroups};
 use crate::record::Direction;
 use crate::snapshot::{Environment, Published, compile};
-use crate::telemetry::access_log::{AccessLog, Encoding, Format, Target};
 use crate::tls::Keyring;
 use crate::worker::Order;
 use parking_lot::Mutex;
@@ -40,6 +40,8 @@ pub(super) struct Parts {
 /// Applies configurations.
 pub(super) struct Engine {
     parts: Parts,
+    /// One change at a time. Who reads the state waits for none to be resolved.
+    turn: Mutex<()>,
     state: Mutex<State>,
     rest: OnceLock<(Scaler, Discover)>,
 }
@@ -61,7 +63,7 @@ struct State {
     /// Every listener that there should be, without its routes, while some could not be bound.
     wanted: Vec<model::Listener>,
     last: Option<Arc<Reload>>,
-    log: Option<(model::AccessLog, Arc<AccessLog>)>,
+    log: Logged,
     swept: HashMap<Arc<str>, Instant>,
     /// What was said about identities that are simulated.
     simulated: Vec<simulated::Said>,
@@ -103,7 +105,7 @@ fn read(args: &RunArgs, texts: &Texts, before: Option<&Kept>, cgroups: &Cgroups)
 impl Engine {
     /// Serves nothing yet.
     pub(super) fn new(parts: Parts) -> Engine {
-        Engine { parts, state: Mutex::default(), rest: OnceLock::new() }
+        Engine { parts, turn: Mutex::default(), state: Mutex::default(), rest: OnceLock::new() }
     }
 
     /// Brings up the first configuration, and returns it. An address that cannot be had is an error here.
@@ -139,17 +141,20 @@ impl Engine {
     /// The files have changed, or are looked at for the first time.
     pub(super) fn apply(&self, texts: Texts) {
         let began = clock::now();
+        let _turn = self.turn.lock();
         let mut state = self.state.lock();
         if state.texts == texts && state.unbound.is_empty() {
             Arc::make_mut(&mut state.kept).share(&texts.files);
             state.texts = texts;
             return;
         }
-        let both = || {
-            let loaded = read(&self.parts.args, &texts, Some(&state.kept), &self.parts.cgroups);
-            (loaded, self.config(&state.kept))
-        };
-        let (loaded, old) = process::aside(both);
+        let kept = state.kept.clone();
+        drop(state);
+        let (loaded, old) = process::aside(|| {
+            let loaded = read(&self.parts.args, &texts, Some(&kept), &self.parts.cgroups);
+            (loaded, self.config(&kept))
+        });
+        let mut state = self.state.lock();
         state.texts = texts;
         let last = state.last.as_ref().filter(|last| last.refused.is_none());
         let same = last.is_some_and(|last| {
@@ -210,7 +215,8 @@ impl Engine {
     /// Compiles, binds, publishes, and tells those who start and look up.
     fn serve(&self, state: &mut State, config: &Config) {
         self.hand_over(state, config);
-        let access_log = self.access_log(state, &config.mesh);
+        let (args, telemetry) = (&self.parts.args, &self.parts.environment.telemetry);
+        let access_log = state.log.wanted(args, telemetry, &config.mesh);
         let compiled = compile(config, state.generation, access_log, &self.parts.environment);
         for problem in &compiled.problems {
             tracing::error!("{problem}");
@@ -324,50 +330,6 @@ impl Engine {
         }
     }
 
-    /// `--access-log`, else MeshConfig, else text to standard output.
-    fn access_log(&self, state: &mut State, mesh: &model::Mesh) -> Option<Arc<AccessLog>> {
-        let written = mesh.access_log.clone();
-        let flag = |encoding| {
-            // A format from MeshConfig still holds where it is of the encoding asked for.
-            let format = written.clone().filter(|log| log.encoding == encoding).and_then(|log| log.format);
-            model::AccessLog { file: "/dev/stdout".to_owned(), encoding, format }
-        };
-        let wanted = match self.parts.args.serve.access_log {
-            Some(LogFlag::Off) => return None,
-            Some(LogFlag::Text) => flag(model::AccessLogEncoding::Text),
-            Some(LogFlag::Json) => flag(model::AccessLogEncoding::Json),
-            None => match written {
-                Some(log) if log.file.is_empty() => return None,
-                Some(log) => log,
-                None => flag(model::AccessLogEncoding::Text),
-            },
-        };
-        if let Some((of, log)) = &state.log
-            && *of == wanted
-        {
-            return Some(log.clone());
-        }
-        let encoding = match wanted.encoding {
-            model::AccessLogEncoding::Text => Encoding::Text,
-            model::AccessLogEncoding::Json => Encoding::Json,
-        };
-        let format = Format::parse(encoding, wanted.format.as_deref()).unwrap_or_else(|error| {
-            tracing::error!("accessLogFormat: {error}; Istio's format is used instead");
-            if encoding == Encoding::Json { Format::istio_json() } else { Format::istio_text() }
-        });
-        match self.parts.environment.telemetry.access_log(Target::from(wanted.file.as_str()), format) {
-            Ok(log) => {
-                let log = Arc::new(log);
-                state.log = Some((wanted, log.clone()));
-                Some(log)
-            }
-            Err(error) => {
-                tracing::error!("accessLogFile {}: {error}; requests are not logged", wanted.file);
-                None
-            }
-        }
-    }
-
     /// Whose certificates these are.
     pub(super) fn keyring(&self) -> &Keyring {
         &self.parts.environment.keyring
@@ -377,10 +339,16 @@ impl Engine {
     /// that end soon are told of once.
     pub(super) fn certificates(&self) {
         let environment = &self.parts.environment;
+        let _turn = self.turn.lock();
+        let (generation, kept) = {
+            let state = self.state.lock();
+            (state.generation, state.kept.clone())
+        };
+        let config =
+            (environment.keyring.refresh() && generation > 0).then(|| process::aside(|| self.config(&kept)));
         let mut state = self.state.lock();
-        if environment.keyring.refresh() && state.generation > 0 {
+        if let Some(config) = config {
             state.generation += 1;
-            let config = process::aside(|| self.config(&state.kept));
             self.serve(&mut state, &config);
             tracing::info!(
                 generation = state.generation,

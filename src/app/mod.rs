@@ -5,6 +5,7 @@
 
 mod engine;
 mod listen;
+mod logs;
 mod simulated;
 mod source;
 

@@ -24,7 +24,7 @@ pub struct Memory {
     /// From now on this thread's memory comes from a place that is for what is soon given back; returns where it came
     /// from before.
     pub aside: fn() -> u32,
-    /// From now on it comes from there again.
+    /// From now on it comes from there again; what is free in the other place goes back to the system.
     pub back: fn(u32),
 }
 

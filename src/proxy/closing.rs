@@ -6,7 +6,7 @@ use crate::clock;
 use crate::drain::InFlight;
 use crate::fault::{Fault, Kind};
 use crate::record::{Protocol, Record};
-use crate::snapshot::{Forwarding, Snapshot, Tally, Target};
+use crate::snapshot::{Forwarding, Snapshot, Target};
 use crate::telemetry::{Observation, Series};
 use crate::upstream::Source;
 use http::{HeaderMap, Request, request};
@@ -193,13 +193,13 @@ impl Closing {
         if let Some(source) = &self.source {
             record.bytes_received = source.borrow().bytes();
         }
-        let worker = self.connection.local.index;
+        let (worker, telemetry) = (self.connection.local.index, &self.connection.local.telemetry);
         match &self.target {
             Some(target) => {
                 if let Some(tally) = &target.source {
-                    tally.series().observe(worker, &Observation::of(record, record.duration));
+                    tally.series(telemetry).observe(worker, &Observation::of(record, record.duration));
                 }
-                if let Some(series) = target.sink.as_ref().map(Tally::series) {
+                if let Some(series) = target.sink.as_ref().map(|tally| tally.series(telemetry)) {
                     let busy = record.duration.saturating_sub(record.hold);
                     let seen = Observation::of(record, busy);
                     match self.connection.standing.secured() {

@@ -6,7 +6,7 @@
 use crate::cluster::{Cluster, Gate, Members};
 use crate::fault::{Fault, Kind};
 use crate::http::Authority;
-use crate::route::{HeaderChange, Side, Split};
+use crate::route::{HeaderChange, Split};
 use crate::snapshot::{Destination, Forward, Listener, Retry, Tally, Target, Terms};
 use crate::telemetry::Telemetry;
 use std::cell::RefCell;
@@ -66,9 +66,9 @@ impl Passthrough {
         Ok(Arc::new(Target {
             cluster: CLUSTER.into(),
             destination: Some(self.destination(address)),
-            request_headers: HeaderChange::none(Side::Request),
-            response_headers: HeaderChange::none(Side::Response),
-            source: Some(Tally::of(&self.telemetry, listener.passthrough.clone())),
+            request_headers: HeaderChange::none(),
+            response_headers: HeaderChange::none(),
+            source: Some(Tally::of(listener.passthrough.clone())),
             sink: None,
         }))
     }

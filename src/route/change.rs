@@ -18,14 +18,12 @@ pub enum Side {
 
 /// Compiled [`MessageOps`].
 #[derive(Clone, Debug)]
-pub struct HeaderChange {
-    side: Side,
-    /// Most change nothing.
-    ops: Option<Box<Ops>>,
-}
+pub struct HeaderChange(Option<Box<Ops>>);
 
+/// There are some: most change nothing.
 #[derive(Clone, Debug)]
 struct Ops {
+    side: Side,
     remove: Box<[HeaderName]>,
     set: Box<[(HeaderName, Template)]>,
     add: Box<[(HeaderName, Template)]>,
@@ -34,8 +32,8 @@ struct Ops {
 
 impl HeaderChange {
     /// Changes nothing.
-    pub fn none(side: Side) -> HeaderChange {
-        HeaderChange { side, ops: None }
+    pub fn none() -> HeaderChange {
+        HeaderChange(None)
     }
 
     /// Compiles a set of changes.
@@ -63,43 +61,45 @@ impl HeaderChange {
         let remove: Box<[_]> =
             ops.remove.iter().map(|name| removable(name, side)).collect::<Result<_, _>>()?;
         let any = !(remove.is_empty() && set.is_empty() && add.is_empty() && authority.is_none());
-        Ok(HeaderChange { side, ops: any.then(|| Box::new(Ops { remove, set, add, authority })) })
+        Ok(HeaderChange(any.then(|| Box::new(Ops { side, remove, set, add, authority }))))
     }
 
     /// Whether there is nothing to do, so that no [`Facts`] are needed.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.ops.is_none()
+        self.0.is_none()
     }
 
     /// Whether a change to a response needs the request's fields, which are otherwise gone by then.
     pub fn reads_request(&self) -> bool {
-        self.side == Side::Response
-            && self.ops.as_ref().is_some_and(|ops| {
-                ops.set.iter().chain(&ops.add).any(|(_, template)| template.reads_request())
-            })
+        self.0.as_ref().is_some_and(|ops| {
+            let mut written = ops.set.iter().chain(&ops.add);
+            ops.side == Side::Response && written.any(|(_, template)| template.reads_request())
+        })
     }
 
     /// Changes the fields in place and returns the new authority if there is one. A value that comes out
     /// empty changes nothing.
     pub fn apply(&self, headers: &mut HeaderMap, facts: &Facts<'_>) -> Option<HeaderValue> {
-        let ops = self.ops.as_ref()?;
+        let ops = self.0.as_ref()?;
         for name in &ops.remove {
             headers.remove(name);
         }
         for (name, template) in &ops.set {
-            if let Some(value) = self.fill(template, headers, facts) {
+            if let Some(value) = ops.fill(template, headers, facts) {
                 headers.insert(name.clone(), value);
             }
         }
         for (name, template) in &ops.add {
-            if let Some(value) = self.fill(template, headers, facts) {
+            if let Some(value) = ops.fill(template, headers, facts) {
                 headers.append(name.clone(), value);
             }
         }
-        ops.authority.as_ref().and_then(|template| self.fill(template, headers, facts))
+        ops.authority.as_ref().and_then(|template| ops.fill(template, headers, facts))
     }
+}
 
+impl Ops {
     fn fill(&self, template: &Template, headers: &HeaderMap, facts: &Facts<'_>) -> Option<HeaderValue> {
         match self.side {
             Side::Request => template.fill(Some(headers), None, facts),

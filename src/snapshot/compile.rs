@@ -258,8 +258,8 @@ impl<'a> Compiler<'a> {
         let target = Target {
             cluster: "unusable".into(),
             destination: None,
-            request_headers: HeaderChange::none(Side::Request),
-            response_headers: HeaderChange::none(Side::Response),
+            request_headers: HeaderChange::none(),
+            response_headers: HeaderChange::none(),
             source: (listener.direction != model::Direction::Inbound)
                 .then(|| self.tally(Reporter::Source, direction(listener), None)),
             sink: None,

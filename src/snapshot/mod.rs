@@ -20,7 +20,7 @@ pub use tally::Tally;
 use crate::auth::{Callers, Guard, Provider};
 use crate::cluster::Cluster;
 use crate::record::Direction;
-use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Side, Split};
+use crate::route::{HeaderChange, Hosts, Matcher, PathChange, Redirect, Split};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{ClusterMetrics, FunctionMetrics, Seldom, Series};
 use crate::tls::{Inbound, Servers};
@@ -185,8 +185,8 @@ impl Terms {
             retry,
             path: None,
             authority: None,
-            request_headers: HeaderChange::none(Side::Request),
-            response_headers: HeaderChange::none(Side::Response),
+            request_headers: HeaderChange::none(),
+            response_headers: HeaderChange::none(),
         }
     }
 }

@@ -16,7 +16,6 @@ pub struct Tally {
     reporter: Reporter,
     direction: Direction,
     to: Option<Arc<To>>,
-    telemetry: Arc<Telemetry>,
     series: OnceLock<Arc<Series>>,
 }
 
@@ -63,13 +62,13 @@ impl To {
 impl Tally {
     /// Of requests from a listener of that direction to `to`; none: to a cluster that does not exist.
     pub(super) fn new(
-        telemetry: &Arc<Telemetry>,
+        telemetry: &Telemetry,
         reporter: Reporter,
         direction: Direction,
         to: Option<&Arc<To>>,
     ) -> Tally {
         let series = OnceLock::new();
-        let tally = Tally { reporter, direction, to: to.cloned(), telemetry: telemetry.clone(), series };
+        let tally = Tally { reporter, direction, to: to.cloned(), series };
         if let Some(known) = telemetry.known_series(&tally.labels()) {
             // Nobody else has seen it yet.
             let _ = tally.series.set(known);
@@ -78,15 +77,15 @@ impl Tally {
     }
 
     /// By a series that is there already.
-    pub fn of(telemetry: &Arc<Telemetry>, series: Arc<Series>) -> Tally {
+    pub fn of(series: Arc<Series>) -> Tally {
         let (reporter, direction) = (series.labels().reporter, Direction::Outbound);
-        Tally { reporter, direction, to: None, telemetry: telemetry.clone(), series: series.into() }
+        Tally { reporter, direction, to: None, series: series.into() }
     }
 
     /// The series. Looked up by the first who asks, with a lock; ever after it is there.
     #[inline]
-    pub fn series(&self) -> &Arc<Series> {
-        self.series.get_or_init(|| self.telemetry.series(self.labels()))
+    pub fn series(&self, telemetry: &Telemetry) -> &Arc<Series> {
+        self.series.get_or_init(|| telemetry.series(self.labels()))
     }
 
     fn labels(&self) -> SeriesLabels {
@@ -144,7 +143,7 @@ mod tests {
     use crate::clock::Duration;
     use crate::telemetry::Observation;
 
-    fn observe(tally: &Tally) {
+    fn observe(tally: &Tally, telemetry: &Telemetry) {
         let seen = Observation {
             code: 200,
             flags: Default::default(),
@@ -154,7 +153,7 @@ mod tests {
             request_bytes: 0,
             response_bytes: 0,
         };
-        tally.series().observe(0, &seen);
+        tally.series(telemetry).observe(0, &seen);
     }
 
     #[test]
@@ -165,11 +164,11 @@ mod tests {
         let first = make(&to);
         let says = |text: &str| telemetry.encode().lines().any(|line| line.contains(text));
         assert!(first.series.get().is_none() && telemetry.known_series(&first.labels()).is_none());
-        observe(&first);
+        observe(&first, &telemetry);
         let next = make(&to);
         assert!(next.series.get().is_some(), "it is held, and so not forgotten");
         drop(first);
-        observe(&next);
+        observe(&next, &telemetry);
         let labels = "source_workload=\"pilotlight-gateway\"";
         assert!(says(labels) && says("destination_service=\"hello.default\""), "{}", telemetry.encode());
         let lines = telemetry.encode();

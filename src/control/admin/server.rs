@@ -113,11 +113,7 @@ async fn guarded(face: Face, local: IpAddr, admin: Arc<Admin>, request: Request<
         return admin.answer(face, &request);
     }
     // This thread has functions to start meanwhile.
-    let answer = tokio::task::spawn_blocking(move || {
-        let answer = process::aside(|| admin.answer(face, &request));
-        process::trim();
-        answer
-    });
+    let answer = tokio::task::spawn_blocking(move || process::aside(|| admin.answer(face, &request)));
     let failed = "this page failed by a defect of this program\n";
     answer.await.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, failed))
 }
