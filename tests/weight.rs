@@ -18,10 +18,12 @@ use pilotlight::tls::Keyring;
 use proxy_config::load::{File, Kept, Options, load};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// What is counted is counted for all threads.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Bytes in use.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
@@ -69,11 +71,11 @@ impl Driver for Nobody {
 }
 
 /// Knative Services as people write them.
-fn functions(count: usize) -> Arc<str> {
+fn functions(count: usize, version: u32) -> Arc<str> {
     let one = |n| {
         format!(
             "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {{name: f{n}}}\nspec:\n  template:\n    spec:\n      \
-             containers:\n      - image: example.com/f{n}:1\n        command: [pilotlight, echo]\n---\n"
+             containers:\n      - image: example.com/f{n}:1\n        command: [pilotlight, echo, --version={version}]\n---\n"
         )
     };
     (0..count).map(one).collect::<String>().into()
@@ -82,7 +84,7 @@ fn functions(count: usize) -> Arc<str> {
 /// Everything that stays of a configuration of `count` functions, and the bytes of its parts.
 fn serve(count: usize) -> (Kept, Arc<Published>, Environment, Scaler, [usize; 3]) {
     let before = LIVE.load(Relaxed);
-    let file = File { path: PathBuf::from("functions.yaml"), text: Ok(functions(count)) };
+    let file = File { path: PathBuf::from("functions.yaml"), text: Ok(functions(count, 1)) };
     let options = Options::default();
     let loaded = load(std::slice::from_ref(&file), &options, None);
     assert_eq!((loaded.config.revisions.len(), loaded.report.problems()), (count, &[][..]));
@@ -113,13 +115,41 @@ fn serve(count: usize) -> (Kept, Arc<Published>, Environment, Scaler, [usize; 3]
     (loaded.kept, published, environment, scaler, [snapshot, scaling, all])
 }
 
-#[tokio::test]
-async fn an_idle_function_weighs_less_than_it_is_allowed_to() {
-    // What is made once, and the least of any list.
-    drop(serve(1));
-    let of = |count| serve(count).4;
-    let (one, many) = (of(1), of(201));
-    let each: Vec<_> = one.iter().zip(many).map(|(one, many)| (many - one) / 200).collect();
-    println!("each: snapshot {} bytes, scaling {}, in all {}", each[0], each[1], each[2]);
-    assert!(each[2] < 2700, "{each:?}");
+/// Runs one test; what it leaves to its runtime is let go before the next.
+fn alone(test: impl Future<Output = ()>) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+#[test]
+fn an_idle_function_weighs_less_than_it_is_allowed_to() {
+    alone(async {
+        // What is made once, and the least of any list.
+        drop(serve(1));
+        let of = |count| serve(count).4;
+        let (one, many) = (of(1), of(201));
+        let each: Vec<_> = one.iter().zip(many).map(|(one, many)| (many - one) / 200).collect();
+        println!("each: snapshot {} bytes, scaling {}, in all {}", each[0], each[1], each[2]);
+        assert!(each[2] < 2700, "{each:?}");
+    });
+}
+
+#[test]
+fn what_a_reload_replaces_is_let_go() {
+    alone(async {
+        let (_, published, environment, scaler, _) = serve(100);
+        let options = Options::default();
+        let mut live = Vec::new();
+        for version in 2..8 {
+            let file = File { path: PathBuf::from("functions.yaml"), text: Ok(functions(100, version)) };
+            let loaded = load(std::slice::from_ref(&file), &options, None);
+            let compiled = compile(&loaded.config, u64::from(version), None, &environment);
+            published.publish(compiled.snapshot);
+            scaler.apply(&loaded.config.revisions);
+            drop((loaded, file));
+            live.push(LIVE.load(Relaxed));
+        }
+        let grown = live[5].saturating_sub(live[1]);
+        assert!(grown < 100, "four reloads of 100 functions left {grown} bytes: {live:?}");
+    });
 }
