@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use parking_lot::Mutex;
 use pilotlight::activator::{Bell, Room};
 use pilotlight::auth::Passes;
 use pilotlight::autoscaler::Flavour;
@@ -18,12 +19,12 @@ use pilotlight::tls::Keyring;
 use proxy_config::load::{File, Kept, Options, load};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What is counted is counted for all threads.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+static ONE_AT_A_TIME: Mutex<()> = parking_lot::const_mutex(());
 /// Bytes in use.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
@@ -117,7 +118,7 @@ fn serve(count: usize) -> (Kept, Arc<Published>, Environment, Scaler, [usize; 3]
 
 /// Runs one test; what it leaves to its runtime is let go before the next.
 fn alone(test: impl Future<Output = ()>) {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = ONE_AT_A_TIME.lock();
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
 }
 
