@@ -47,6 +47,7 @@ mod retries;
 mod revocation;
 mod rotation;
 mod routing;
+mod scanners;
 mod seeds;
 mod sidecar;
 mod smoke;

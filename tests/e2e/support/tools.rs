@@ -19,6 +19,7 @@ pub fn present(tool: &str) -> bool {
         "grpcio" => runs("python3", &["-c", "import grpc"]),
         "promtool" | "curl" | "h2load" | "python3" => runs(tool, &["--version"]),
         "openssl" => runs("openssl", &["version"]),
+        "sslyze" => runs("python3", &["-c", "import sslyze"]),
         other => panic!("no test knows how to look for {other}"),
     };
     if !found {
