@@ -109,7 +109,11 @@ kind: Service
 metadata: {name: f}
 spec:
   template:
-    metadata: {annotations: {autoscaling.knative.dev/window: 90s, autoscaling.knative.dev/maxScale: '3'}}
+    metadata:
+      annotations:
+        autoscaling.knative.dev/window: 90s
+        autoscaling.knative.dev/maxScale: '3'
+        pilotlight.dev/starting-at-once: '2'
     spec: {containers: [{image: i}]}
 ";
     let defaults = "
@@ -125,6 +129,7 @@ data: {stable-window: 30s, enable-scale-to-zero: 'false', container-concurrency-
     assert_eq!((alone.window, alone.min, alone.max, alone.total(0)), (Duration::from_secs(90), 0, 3, 100.0));
     let both = scale(&[("f.yaml", text), ("z.yaml", defaults)]);
     assert_eq!((both.window, both.min, both.max, both.total(0)), (Duration::from_secs(90), 1, 3, 50.0));
+    assert_eq!((alone.starting, both.starting), (2, 2), "what no ConfigMap speaks of stays");
 }
 
 #[test]
