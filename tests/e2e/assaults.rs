@@ -9,7 +9,7 @@ use crate::support::frames::{
     self, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, frame,
 };
-use crate::support::{Origin, Proxy, Reply, seconds, yaml};
+use crate::support::{Origin, Proxy, Reply, eventually, seconds, yaml};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,6 +21,8 @@ const MOST: u64 = 64 << 20;
 const ATTACKERS: usize = 4;
 /// How many times as long others may have to wait.
 const SLOWER: f64 = 3.0;
+/// Longer than anything takes here that comes at all.
+const PATIENCE: Duration = seconds(30);
 
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -71,6 +73,27 @@ impl Assault {
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
+    }
+
+    /// Until the proxy has ended the connection, however slow the machine is.
+    fn run_to_the_end(&self, front: SocketAddr) {
+        let mut client = Frames::to(front, &self.settings);
+        client.stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut taken = client.send(&self.start);
+        while taken {
+            taken = self.parts.iter().all(|part| client.send(part)) && self.again;
+        }
+        while client.read().is_some() {}
+    }
+}
+
+/// Ends the attack when it is let go, as a failed assertion does too.
+struct Peace<'a>(&'a AtomicBool);
+
+impl Drop for Peace<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -135,6 +158,7 @@ fn check(name: &str, fault: Option<&str>, assault: &Assault) {
     let (stop, connections) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (mut most, mut war) = (0, Duration::ZERO);
     std::thread::scope(|scope| {
+        let _peace = Peace(&stop);
         for _ in 0..ATTACKERS {
             scope.spawn(|| {
                 // Attackers have machines of their own: here they get what others leave.
@@ -146,7 +170,6 @@ fn check(name: &str, fault: Option<&str>, assault: &Assault) {
             });
         }
         war = others(&proxy, &threads, length, || most = most.max(resident(proxy.pid())));
-        stop.store(true, Ordering::Relaxed);
     });
     let grown = most.saturating_sub(idle);
     let (each, times) = (connections.into_inner(), war.as_secs_f64() / peace.as_secs_f64());
@@ -154,10 +177,12 @@ fn check(name: &str, fault: Option<&str>, assault: &Assault) {
     println!("{name}: {each} connections, memory +{} KiB, {slower}", grown >> 10);
     assert!(grown <= MOST, "{name}: {grown} bytes more than idle");
     assert!(long.is_none() || cfg!(debug_assertions) || times <= SLOWER, "{name}: {slower}");
-    assert!(war < seconds(1), "{name}: {slower}");
+    assert!(war < PATIENCE, "{name}: {slower}");
     if let Some(fault) = fault {
-        let count = proxy.metrics().sum("pilotlight_faults_total", &[("fault", fault)]);
-        assert!(count > 0.0, "{name} is not counted as {fault}");
+        // Those attackers may have got nowhere on a busy machine, and they leave when they like.
+        assault.run_to_the_end(front);
+        let count = || proxy.metrics().sum("pilotlight_faults_total", &[("fault", fault)]);
+        eventually(&format!("{name} counted as {fault}"), PATIENCE, || (count() > 0.0).then_some(()));
     }
     proxy.get("/others").send().expect(200);
 }
