@@ -62,7 +62,7 @@ impl Settings {
     }
 }
 
-/// Starts and stops local processes. Lives on the control thread, in its runtime.
+/// Starts and stops local processes. Whoever calls it is on the control thread, or has entered its runtime.
 #[derive(Debug)]
 pub struct Processes {
     settings: Settings,

@@ -212,6 +212,24 @@ fn min_scale_keeps_instances_and_replaces_the_one_that_dies() {
     eventually("a third replaces it", seconds(10), || (starts(&directory, "kept") == 3).then_some(()));
 }
 
+#[test]
+fn what_a_reload_adds_and_what_it_raises_starts_unasked() {
+    let directory = Directory::new();
+    let proxy = Proxy::with(counted(&directory, "there", "", "")).start();
+    let reached = |name: &str, count: usize| {
+        let what = format!("{name} has been started {count} times");
+        eventually(&what, seconds(10), || (starts(&directory, name) == count).then_some(()));
+    };
+    proxy.write("more.yaml", &counted(&directory, "more", "autoscaling.knative.dev/min-scale: '2'", ""));
+    reached("more", 2);
+    let defaults =
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: config-autoscaler, namespace: knative-serving}\n";
+    proxy.write("defaults.yaml", &format!("{defaults}data: {{min-scale: '1'}}\n"));
+    reached("there", 1);
+    ask(&proxy, "more", "/").send().expect(200);
+    assert!(!proxy.log().contains("defect"), "{}", proxy.log());
+}
+
 /// Kills one of three instances while clients with kept connections ask for `path`; every one is answered.
 #[track_caller]
 fn kill_one_of_three(rules: &str, path: &str) {

@@ -40,6 +40,7 @@ use probe::Word;
 use proxy_config::model::Revision;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -64,10 +65,12 @@ pub struct Setup {
     pub pace: Pace,
 }
 
-/// The scaler's handle. Dropping it does not stop the task; `shutdown` does.
+/// The scaler's handle, for any thread. Dropping it does not stop the task; `shutdown` does.
 #[derive(Clone, Debug)]
 pub struct Scaler {
     fleet: Arc<Mutex<Fleet>>,
+    /// The control thread's. What another thread says may start instances, whose pipes and tasks are its business.
+    runtime: Handle,
     /// Wakes the task when something was changed through the handle.
     changed: Arc<Notify>,
     /// Becomes true when the task has ended.
@@ -82,7 +85,7 @@ impl Scaler {
         let bell = setup.bell.clone();
         let fleet = Arc::new(Mutex::new(Fleet::new(setup, driver(tx))));
         let (ended, over) = watch::channel(false);
-        let scaler = Scaler { fleet, changed: Arc::default(), over };
+        let scaler = Scaler { fleet, runtime: Handle::current(), changed: Arc::default(), over };
         let task = Task::new(scaler.clone(), bell);
         tokio::spawn(async move {
             task.run(events).await;
@@ -95,12 +98,14 @@ impl Scaler {
     /// The revisions that exist from now on. Those that stay keep their instances, those that went are
     /// drained and their waiting exchanges answered.
     pub fn apply(&self, revisions: &[Arc<Revision>]) {
+        let _inside = self.runtime.enter();
         self.fleet.lock().apply(clock::now(), revisions);
         self.changed.notify_one();
     }
 
     /// Takes down what another holder of requests wants. What it says counts until it expires.
     pub fn demanded(&self, demand: Demand) {
+        let _inside = self.runtime.enter();
         self.fleet.lock().demanded(clock::now(), demand);
         self.changed.notify_one();
     }

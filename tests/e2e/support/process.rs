@@ -82,7 +82,8 @@ impl Drop for Process {
         let _ = self.child.wait();
         becomes_true(Duration::from_secs(1), || self.finished());
         let _ = kill_process_group(self.pid(), Signal::KILL);
-        if std::thread::panicking() {
+        let defect = self.stderr.lock().iter().any(|line| line.contains(" panicked at "));
+        if std::thread::panicking() || defect {
             eprintln!("---- {}", self.name);
             for (stream, lines) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
                 for line in lines.lock().iter() {
@@ -90,6 +91,8 @@ impl Drop for Process {
                 }
             }
         }
+        // Whatever the test looks for: a defect of the program fails it.
+        assert!(std::thread::panicking() || !defect, "{} has panicked", self.name);
     }
 }
 
