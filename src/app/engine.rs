@@ -2,6 +2,7 @@
 //!
 //! Called from the main thread at start and from the files' thread afterwards, one change at a time.
 
+use super::eject;
 use super::listen::{self, Bound};
 use super::logs::Logged;
 use super::simulated;
@@ -389,19 +390,8 @@ impl Engine {
             let wanted = std::mem::take(&mut state.wanted);
             self.listen(&mut state, &wanted);
         }
-        state.swept.retain(|name, _| snapshot.destinations.contains_key(name));
         snapshot.expire_held(now);
-        for (name, destination) in &snapshot.destinations {
-            let Some(outlier) = &destination.cluster.policy.outlier else { continue };
-            let last = state.swept.entry(name.clone()).or_insert(now);
-            if now.saturating_duration_since(*last) >= outlier.interval {
-                *last = now;
-                let back = destination.cluster.members.sweep(now, outlier.interval);
-                if back > 0 {
-                    tracing::info!(cluster = %name, back, "ejected endpoints taken back");
-                }
-            }
-        }
+        eject::sweep(&snapshot, &mut state.swept, now);
     }
 
     /// Where the listener called `name` is bound.

@@ -3,6 +3,7 @@
 //! Start-up is the first reload: the same `Engine::apply` brings up the first configuration and every later
 //! one. The main thread is the control thread.
 
+mod eject;
 mod engine;
 mod listen;
 mod logs;

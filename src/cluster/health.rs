@@ -102,6 +102,17 @@ impl Health {
         false
     }
 
+    /// It is as if it had never failed. True: it was left out.
+    pub(super) fn forgive(&self) -> bool {
+        if !self.is_ejected() {
+            return false;
+        }
+        let mut times = self.times.lock();
+        *times = Times { ejections: times.ejections, ..Times::default() };
+        self.reset();
+        self.ejected.swap(false, SeqCst)
+    }
+
     fn reset(&self) {
         self.consecutive_5xx.store(0, SeqCst);
         self.consecutive_gateway.store(0, SeqCst);

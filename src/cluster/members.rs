@@ -16,7 +16,6 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
 
 /// What keys of clusters begin with; a revision's has no blank in it.
 const GIVEN: &str = "cluster ";
@@ -37,14 +36,14 @@ struct Nobody {
 pub struct Members {
     /// A revision's key, or a cluster's name.
     pub key: Arc<str>,
-    list: Swap<List>,
+    pub(super) list: Swap<List>,
     hold: Option<Arc<Hold<Slot>>>,
     /// Of holders that have joined, and how many.
     lines: Swap<Vec<Arc<Line>>>,
     joined: AtomicUsize,
     turn: AtomicUsize,
     /// Changes of the list and of who is ejected, one at a time.
-    change: Mutex<()>,
+    pub(super) change: Mutex<()>,
 }
 
 /// What became of asking for a place.
@@ -247,26 +246,6 @@ impl Members {
             self.offer();
         }
     }
-
-    /// Counts the outcome of an exchange at `endpoint` (a connection that failed is 503, a timeout 504).
-    /// True: the endpoint is ejected from now on.
-    pub fn report(&self, endpoint: &Endpoint, status: u16, policy: &Outlier, now: Instant) -> bool {
-        if !endpoint.health.count(status, policy) {
-            return false;
-        }
-        let _one_at_a_time = self.change.lock();
-        let list = self.list.load();
-        let ejected = list.endpoints.iter().filter(|e| e.health.is_ejected()).count();
-        let spares = 100 * (ejected + 1) <= policy.max_ejection_percent as usize * list.endpoints.len();
-        // The only instance of a function is all there is: its first answers cannot send everyone away.
-        let last_instance = self.hold.is_some() && ejected + 1 >= list.endpoints.len();
-        spares && !last_instance && endpoint.health.eject(now, policy)
-    }
-
-    /// Takes back those whose ejection is over. To be called every `interval`.
-    pub fn sweep(&self, now: Instant, interval: Duration) -> usize {
-        self.list.load().endpoints.iter().filter(|e| e.health.sweep(now, interval)).count()
-    }
 }
 
 impl List {
@@ -378,6 +357,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn given(n: u16) -> Arc<Members> {
         let members = Members::given("c".into());

@@ -6,6 +6,7 @@
 
 mod balance;
 mod dismiss;
+mod eject;
 mod endpoint;
 mod gate;
 mod health;

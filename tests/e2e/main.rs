@@ -17,6 +17,7 @@ mod asking;
 mod assaults;
 mod callers;
 mod canaries;
+mod changes;
 mod chaos;
 mod clients;
 mod departures;

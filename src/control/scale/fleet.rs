@@ -7,7 +7,7 @@ use super::asleep::{Asleep, Kinds};
 use super::instance::{Instance, Phase};
 use super::memory::Memory;
 use super::pace::Bucket;
-use super::probe::{Probing, Word};
+use super::probe::{Probing, Word, lasts};
 use super::unit::Unit;
 use crate::autoscaler::{Demand, Flavour, Kpa};
 use crate::clock::{Duration, Instant};
@@ -159,7 +159,7 @@ impl Fleet {
         let mut new = Vec::new();
         for revision in revisions {
             match (self.units.get_mut(revision.key.as_str()), self.asleep.get(revision.key.as_str())) {
-                (Some(unit), _) => unit.update(now, revision),
+                (Some(unit), _) => unit.update(now, revision, &mut self.floor),
                 (None, Some(asleep)) if asleep.unfold(&revision.key) == **revision => {}
                 (None, _) => new.push(revision),
             }
@@ -288,8 +288,10 @@ impl Fleet {
     /// Whether an instance's probes are still to be asked. Those that are not may be asked again later.
     pub fn listens_to_probes(&mut self, id: InstanceId) -> bool {
         let unit = self.floor.owners.get(&id).and_then(|key| self.units.get_mut(key));
-        let Some(instance) = unit.and_then(|unit| unit.instances.get_mut(&id)) else { return false };
-        instance.probed = instance.listens_to_probes();
+        let Some(unit) = unit else { return false };
+        let lasts = lasts(&unit.revision.probes);
+        let Some(instance) = unit.instances.get_mut(&id) else { return false };
+        instance.probed = instance.listens_to_probes() && (lasts || instance.ready().is_none());
         instance.probed
     }
 

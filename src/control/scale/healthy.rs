@@ -40,17 +40,25 @@ impl Unit {
             return;
         }
         instance.phase = Phase::Probing(address);
-        self.probe(id, address, false, floor);
+        self.probe(id, address, self.revision.probes.clone(), false, floor);
     }
 
-    fn probe(&mut self, id: InstanceId, address: SocketAddr, resumed: bool, floor: &mut Floor) {
+    /// Has an instance asked by `probes`, and no longer by those of before.
+    pub fn probe(
+        &mut self,
+        id: InstanceId,
+        address: SocketAddr,
+        probes: Probes,
+        resumed: bool,
+        floor: &mut Floor,
+    ) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.probed = true;
         floor.probes.push(Probing {
             instance: id,
             address,
             since: instance.since,
-            probes: self.revision.probes.clone(),
+            probes,
             protocol: self.revision.protocol,
             resumed,
             exec: floor.driver.exec(id),
@@ -65,7 +73,7 @@ impl Unit {
         let silent = |one: &Instance| Some((one.id, one.ready().filter(|_| !one.probed)?.address));
         let silent: Vec<_> = self.instances.values().filter_map(silent).collect();
         for (id, address) in silent {
-            self.probe(id, address, true, floor);
+            self.probe(id, address, self.revision.probes.clone(), true, floor);
         }
     }
 

@@ -157,13 +157,18 @@ impl Instance {
 
     /// Notes, before it is forgotten, whether it was ever of use.
     pub fn remember(&mut self) {
-        let endpoint = match &self.phase {
+        let granted = self.endpoint().is_some_and(|endpoint| endpoint.granted() > 0);
+        self.worked |= granted;
+    }
+
+    /// Its endpoint, whether it is among the members or finishes what it has.
+    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        match &self.phase {
             Phase::Ready { endpoint, .. }
             | Phase::Unready { endpoint, .. }
-            | Phase::Draining { endpoint, .. } => endpoint,
-            Phase::Starting | Phase::Probing(_) | Phase::Frozen { .. } | Phase::Stopping => return,
-        };
-        self.worked |= endpoint.granted() > 0;
+            | Phase::Draining { endpoint, .. } => Some(endpoint),
+            Phase::Starting | Phase::Probing(_) | Phase::Frozen { .. } | Phase::Stopping => None,
+        }
     }
 
     /// Whether it is on its way to be ready.

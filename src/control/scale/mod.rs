@@ -10,6 +10,7 @@ mod ask;
 mod asleep;
 mod backoff;
 mod begin;
+mod change;
 mod ended;
 mod fleet;
 mod foresee;

@@ -20,6 +20,7 @@ mod health;
 mod held;
 mod holders;
 mod last_moment;
+mod reloads;
 mod shared;
 mod sim;
 

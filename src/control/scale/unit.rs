@@ -8,7 +8,7 @@ use super::instance::{Instance, Phase};
 use super::ledger::Ledger;
 use super::pace::{Bucket, PATIENCE};
 use crate::activator::{Hold, Learned};
-use crate::autoscaler::{Bound, Demand, Facts, Kpa, Load, Peaks, Plan, Settings, Terms};
+use crate::autoscaler::{Bound, Demand, Facts, Kpa, Load, Peaks, Plan, Terms};
 use crate::clock::{Duration, Instant};
 use crate::cluster::{Members, Slot};
 use crate::driver::InstanceId;
@@ -30,7 +30,7 @@ const DRAIN_TICKS: (Duration, Duration) = (Duration::from_millis(10), Duration::
 
 /// When something was said last.
 #[derive(Debug, Default)]
-struct Said(Option<Instant>);
+pub(super) struct Said(Option<Instant>);
 
 impl Said {
     /// Whether it may be said again now.
@@ -40,6 +40,11 @@ impl Said {
             self.0 = Some(now);
         }
         may
+    }
+
+    /// It is said again whenever it was said.
+    pub fn forget(&mut self) {
+        self.0 = None;
     }
 }
 
@@ -66,7 +71,7 @@ pub(super) struct Unit {
     pub learned: Learned,
     pub metrics: Arc<Seldom<FunctionMetrics>>,
     pub peaks: Peaks,
-    kpa: Kpa,
+    pub kpa: Kpa,
     /// Slots that its instances ever granted.
     sent: u64,
     /// Ready instances that ended on their own and are not replaced yet.
@@ -82,7 +87,7 @@ pub(super) struct Unit {
     /// Somebody was turned away while nothing is started, so one instance is, when it may be.
     trial: bool,
     generation: u64,
-    refused: Said,
+    pub refused: Said,
     bounded: Said,
     /// Instances that were starting when those of all revisions were counted.
     pub counted: u32,
@@ -128,34 +133,6 @@ impl Unit {
             bounded: Said::default(),
             counted: 0,
         }
-    }
-
-    /// Other words for the same revision.
-    pub fn update(&mut self, now: Instant, revision: &Arc<Revision>) {
-        if self.removed.take().is_some() {
-            self.reopen(u32::MAX);
-        }
-        if self.revision == *revision {
-            return;
-        }
-        if runs_otherwise(&self.revision, revision) {
-            self.instances.values_mut().for_each(|instance| instance.outdated = true);
-        }
-        if self.revision.probes != revision.probes {
-            let ready = self.instances.values_mut().filter(|instance| instance.ready().is_some());
-            ready.for_each(|instance| instance.probed = false);
-        }
-        self.terms = Terms::of(revision);
-        self.kpa.update(Settings::of(revision));
-        for endpoint in self.instances.values().filter_map(Instance::ready) {
-            endpoint.set_limit(revision.concurrency);
-        }
-        // A copy: what a configuration was lies with much that goes when it is served.
-        self.revision = Arc::new(Revision::clone(revision));
-        self.hold.set_limits(limits(revision));
-        self.refused = Said::default();
-        self.members.offer();
-        self.next = Some(now);
     }
 
     pub fn count(&self, which: impl Fn(&Instance) -> bool) -> u32 {
@@ -399,11 +376,4 @@ impl Unit {
             .min()
             .map(|length| now + length)
     }
-}
-
-/// Whether instances of the one are not what instances of the other would be.
-fn runs_otherwise(one: &Revision, other: &Revision) -> bool {
-    let program =
-        |of: &Revision| (of.command.clone(), of.env.clone(), of.directory.clone(), of.protocol, of.resources);
-    program(one) != program(other)
 }
