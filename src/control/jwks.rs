@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use proxy_config::model::{ClientMode, ClientTls, Credential, TlsVersion};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -46,7 +46,11 @@ pub async fn run(ring: Arc<KeyRing>, telemetry: Arc<Telemetry>) {
         let remotes = ring.remotes();
         sets.retain(|key, _| remotes.iter().any(|remote| name(remote) == *key));
         for remote in remotes {
-            let set = sets.entry(name(&remote)).or_insert_with(|| Set::new(now));
+            let set = sets.entry(name(&remote)).or_insert_with(|| Set::new(&remote, now));
+            if !set.is_of(&remote) {
+                // The rule went and came back: what was fetched is gone with it.
+                *set = Set::new(&remote, now);
+            }
             if remote.take_missed() {
                 set.missed();
             }
@@ -70,7 +74,7 @@ pub async fn run(ring: Arc<KeyRing>, telemetry: Arc<Telemetry>) {
             () = ring.changed() => {}
             () = tokio::time::sleep_until(next.into()) => {}
             Some((remote, outcome)) = reports.recv() => {
-                if let Some(set) = sets.get_mut(&name(&remote)) {
+                if let Some(set) = sets.get_mut(&name(&remote)).filter(|set| set.is_of(&remote)) {
                     set.take(&remote, outcome, clock::now(), &telemetry.metrics.auth);
                 }
             }
@@ -85,6 +89,8 @@ fn name(remote: &Remote) -> (Origin, Duration) {
 /// What is known of one set.
 #[derive(Debug)]
 struct Set {
+    /// Where it is put.
+    of: Weak<Remote>,
     next: Instant,
     last: Option<Instant>,
     busy: bool,
@@ -95,8 +101,13 @@ struct Set {
 }
 
 impl Set {
-    fn new(now: Instant) -> Set {
-        Set { next: now, last: None, busy: false, tag: None, text: Bytes::new(), failures: 0 }
+    fn new(of: &Arc<Remote>, now: Instant) -> Set {
+        let of = Arc::downgrade(of);
+        Set { of, next: now, last: None, busy: false, tag: None, text: Bytes::new(), failures: 0 }
+    }
+
+    fn is_of(&self, remote: &Arc<Remote>) -> bool {
+        std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(remote))
     }
 
     /// A token names a key that is not there.
@@ -306,7 +317,7 @@ mod tests {
         let ring = KeyRing::default();
         let remote = ring.remote(Origin::Uri("http://a".into()), AGAIN.0);
         let (now, metrics) = (clock::now(), AuthMetrics::default());
-        let mut set = Set::new(now);
+        let mut set = Set::new(&remote, now);
         set.take(&remote, Err("down".into()), now, &metrics);
         assert!(!remote.is_filled() && set.next == now + AGAIN.0);
         set.take(&remote, answer("nonsense"), now, &metrics);
@@ -323,7 +334,8 @@ mod tests {
     #[test]
     fn a_missing_key_asks_for_one_fetch_in_ten_seconds() {
         let now = clock::now();
-        let mut set = Set { next: now + USUAL, last: Some(now), ..Set::new(now) };
+        let remote = KeyRing::default().remote(Origin::Uri("http://a".into()), AGAIN.0);
+        let mut set = Set { next: now + USUAL, last: Some(now), ..Set::new(&remote, now) };
         set.missed();
         assert_eq!(set.next, now + MISSED);
         set.missed();

@@ -9,12 +9,14 @@ use super::body::ResponseBody;
 use super::closing::Closing;
 use super::copy::{HeadCopy, Kept};
 use super::deadline::Deadlines;
+use super::guard::At;
 use super::{Connection, Flow, guard, hold, prepare};
 use crate::fault::{Fault, Kind};
 use crate::http::{Authority, Seen, grpc, normalize, validate};
 use crate::record::Protocol;
 use crate::route::Head;
 use crate::snapshot::{self, Action, Listener, Route, Security, Snapshot, Tables, Target};
+use crate::tls::Elsewhere;
 use crate::upstream::Source;
 use futures_util::future::{Either, select};
 use http::{Response, Version, request};
@@ -154,17 +156,13 @@ async fn reply(
     closing.record.grpc = seen.any(Seen::CONTENT_TYPE) && grpc::is_grpc(&closing.parts.headers);
     normalize::path(&mut closing.parts, snapshot.path_normalization)?;
     let step = step(connection, listener, closing, seen);
+    admitted(connection, listener, &step, closing)?;
     if let Some(own) = &listener.guard
         && !matches!(step, Err(Fault { kind: Kind::BadRequest, .. }))
     {
         // Before anybody learns what is routed and what is not.
         let workload = known_target(&step, closing).unwrap_or(connection.address);
-        if let Security::Mesh(inbound) = &listener.security
-            && !inbound.admits(workload.port(), connection.standing.secured().is_some())
-        {
-            return Err(Kind::PortRefused.into());
-        }
-        guard::pass(connection, own, workload, closing).await?;
+        guard::pass(connection, own, workload, At::Door, closing).await?;
     }
     match step {
         Ok(Step::Forward(forwarding, target)) => forward(connection, forwarding, target, seen, closing).await,
@@ -183,6 +181,25 @@ async fn reply(
             Err(fault)
         }
     }
+}
+
+/// Whether the port of the program that a request goes to takes it over this connection, whoever else is asked: the
+/// connection was let in if any port takes it.
+#[inline]
+fn admitted(
+    connection: &Connection,
+    listener: &Listener,
+    step: &Result<Step<'_>, Fault>,
+    closing: &mut Closing,
+) -> Result<(), Fault> {
+    let Security::Mesh(inbound) = &listener.security else { return Ok(()) };
+    let Ok(Step::Forward(_, target)) = step else { return Ok(()) };
+    let Some(destination) = &target.destination else { return Ok(()) };
+    if inbound.admits(destination.workload.port(), connection.standing.secured().is_some()) {
+        return Ok(());
+    }
+    closing.target = Some(Arc::clone(target));
+    Err(Kind::PortRefused.into())
 }
 
 /// Counts an exchange at the destination it is on its way to; says where that listens.
@@ -209,9 +226,12 @@ fn step<'a>(
     let parts = &closing.parts;
     let authority = validate::request(parts, closing.record.authority.as_ref(), seen)?;
     if let (Some(secured), Security::Servers(servers)) = (connection.standing.secured(), &listener.security)
-        && servers.misdirected(secured.sni.as_deref(), authority.host)
+        && let Some(elsewhere) = servers.elsewhere(secured.sni.as_deref(), authority.host)
     {
-        return Err(Kind::Misdirected.into());
+        return Err(match elsewhere {
+            Elsewhere::Misdirected => Kind::Misdirected.into(),
+            Elsewhere::Unrouted => Kind::NoRoute.into(),
+        });
     }
     let head = head(connection, parts, authority);
     let route = find(listener, connection, parts, authority, &head)?;
@@ -318,7 +338,7 @@ async fn forward(
     let outbound = prepare::request(connection, forwarding, target, destination, seen, closing)?;
     if let Some(guard) = &destination.guard {
         // The head as the destination gets it, and before anything is woken or held for it.
-        guard::pass(connection, guard, destination.workload, closing).await?;
+        guard::pass(connection, guard, destination.workload, At::Destination, closing).await?;
     }
     if let Some(reply) = hold::on_behalf(destination, closing) {
         return Ok(reply);

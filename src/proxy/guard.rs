@@ -26,6 +26,15 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Of the path in a realm.
 const REALM_PATH: usize = 256;
 
+/// Whose guard asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    /// The listener's: who asks is who connected.
+    Door,
+    /// That of what is behind it: who asks is who speaks to it.
+    Destination,
+}
+
 /// Whether the exchange may pass `guard` on its way to `workload`.
 ///
 /// # Errors
@@ -34,11 +43,12 @@ pub(super) async fn pass(
     connection: &Connection,
     guard: &Guard,
     workload: SocketAddr,
+    at: At,
     closing: &mut Closing,
 ) -> Result<(), Fault> {
-    let verdict = judge(connection, guard, workload, closing).await;
+    let verdict = judge(connection, guard, workload, at, closing).await;
     if let (Err(fault), Some(sink)) = (&verdict, connection.local.telemetry.audit.sink()) {
-        let mut said = said(connection, closing);
+        let mut said = said(connection, at, closing);
         let row = fault.kind.row();
         let details = fault.told.as_ref().map(|told| &*told.details).filter(|details| !details.is_empty());
         said.insert("fault".to_owned(), fault.kind.name().into());
@@ -54,7 +64,7 @@ pub(super) async fn pass(
 }
 
 /// What the audit stream says about an exchange: nothing that a token or a query could be in.
-fn said(connection: &Connection, closing: &Closing) -> Map<String, Value> {
+fn said(connection: &Connection, at: At, closing: &Closing) -> Map<String, Value> {
     let parts = &closing.parts;
     let mut said = Map::new();
     let mut say = |name: &str, value: &str| drop(said.insert(name.to_owned(), value.into()));
@@ -63,13 +73,14 @@ fn said(connection: &Connection, closing: &Closing) -> Map<String, Value> {
     say("authority", Authority::of(parts).map_or("", |authority| authority.text));
     say("source", &connection.remote.to_string());
     say("destination", closing.target.as_ref().map_or("", |target| &target.cluster));
-    if let Some(principal) = principal(connection, closing) {
+    let asking = asking(connection, at, closing);
+    if let Some(principal) = asking.principal() {
         say("principal", principal);
     }
     if let Some(id) = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
         say("request_id", id);
     }
-    if said.contains_key("principal") && connection.standing.secured().is_none() {
+    if matches!(asking, Asking::Simulated(_)) {
         said.insert("simulated".to_owned(), true.into());
     }
     said
@@ -80,13 +91,14 @@ async fn judge(
     connection: &Connection,
     guard: &Guard,
     workload: SocketAddr,
+    at: At,
     closing: &mut Closing,
 ) -> Result<(), Fault> {
     if let Some(denied) = guard.broken() {
         return Err(refused(denied));
     }
     if guard.asks_others() {
-        Box::pin(consult(connection, guard, workload, closing)).await?;
+        Box::pin(consult(connection, guard, workload, at, closing)).await?;
     }
     let metrics = &connection.local.telemetry.metrics.auth;
     let audit = &connection.local.telemetry.audit;
@@ -94,7 +106,7 @@ async fn judge(
         Some(jwt) => authenticate(connection, jwt, closing)?,
         None => None,
     };
-    let principal = principal(connection, closing);
+    let principal = asking(connection, at, closing).principal();
     let facts = facts(connection, closing, workload, principal, accepted.as_ref())?;
     guard
         .authorize(&facts, |event| {
@@ -105,7 +117,7 @@ async fn judge(
             };
             counter.inc();
             if let (Some(sink), false) = (audit.sink(), word == "would_allow") {
-                let mut said = said(connection, closing);
+                let mut said = said(connection, at, closing);
                 said.insert("policy".to_owned(), (*id.policy).into());
                 connection.local.audit.audit(sink, word, said);
             }
@@ -118,10 +130,11 @@ async fn consult(
     connection: &Connection,
     guard: &Guard,
     workload: SocketAddr,
+    at: At,
     closing: &mut Closing,
 ) -> Result<(), Fault> {
     let asked: SmallVec<[Arc<str>; 1]> = {
-        let principal = principal(connection, closing);
+        let principal = asking(connection, at, closing).principal();
         let facts = facts(connection, closing, workload, principal, None)?;
         guard.providers(&facts).map(|(provider, _)| provider.clone()).collect()
     };
@@ -182,15 +195,40 @@ pub(super) fn recognise(listener: &Listener, closing: &mut Closing) {
     fields.remove(PROXY_AUTHORIZATION);
 }
 
-/// Who the peer is: by its certificate, or taken for it.
-fn principal<'a>(connection: &'a Connection, closing: &'a Closing) -> Option<&'a str> {
-    if let Some(secured) = connection.standing.secured() {
-        return secured.principal();
+/// Who asks.
+#[derive(Clone, Copy)]
+enum Asking<'a> {
+    Nobody,
+    /// By a certificate.
+    Proven(&'a str),
+    Simulated(&'a str),
+}
+
+impl<'a> Asking<'a> {
+    fn principal(self) -> Option<&'a str> {
+        match self {
+            Asking::Nobody => None,
+            Asking::Proven(principal) | Asking::Simulated(principal) => Some(principal),
+        }
     }
-    match &closing.snapshot.listeners.get(connection.listener)?.as_ref()?.simulated {
-        Simulated::Nobody => None,
-        Simulated::One(principal) => Some(principal),
-        Simulated::Callers(_) => closing.caller.as_deref(),
+}
+
+/// Who the peer is: by its certificate, or taken for it. Behind a gateway the peer is the gateway, unless a member of
+/// the mesh came to it: what a certificate from elsewhere says of itself is the gateway's own business.
+fn asking<'a>(connection: &'a Connection, at: At, closing: &'a Closing) -> Asking<'a> {
+    let standing = &connection.standing;
+    let behind = connection.direction == Direction::Gateway && at == At::Destination;
+    if !behind || standing.is_member() {
+        let proven = connection.principal().map_or(Asking::Nobody, Asking::Proven);
+        if standing.secured().is_some() || connection.direction == Direction::Gateway {
+            return proven;
+        }
+    }
+    let listener = closing.snapshot.listeners.get(connection.listener).and_then(Option::as_ref);
+    match listener.map(|listener| &listener.simulated) {
+        None | Some(Simulated::Nobody) => Asking::Nobody,
+        Some(Simulated::One(principal)) => Asking::Simulated(principal),
+        Some(Simulated::Callers(_)) => closing.caller.as_deref().map_or(Asking::Nobody, Asking::Simulated),
     }
 }
 

@@ -78,6 +78,11 @@ impl Standing {
         self.encrypted.as_ref().map(|encrypted| &encrypted.secured)
     }
 
+    /// Whether the client proved to be of the mesh.
+    pub fn is_member(&self) -> bool {
+        self.encrypted.as_ref().is_some_and(|encrypted| encrypted.terms.borrow().asks_for_members())
+    }
+
     /// Whether it takes no more.
     #[inline]
     pub fn is_over(&self) -> bool {

@@ -11,7 +11,8 @@ use super::inbound::Inbound;
 use super::material::{self, Material, Roots, Trouble};
 use super::server::{Choice, Passthrough, Servers, Terms};
 use super::verify::{Ask, ClientCheck};
-use super::{HTTP1, HTTP2, provider};
+use super::{HTTP1, HTTP2, HTTP10, provider};
+use crate::clock;
 use parking_lot::Mutex;
 use proxy_config::model::{
     ClientMode, ClientTls, Credential, Mtls, OwnPort, Pem, ServerMode, TlsServer, TlsVersion,
@@ -57,7 +58,8 @@ pub struct Shown {
 /// All certificates in use.
 #[derive(Debug, Default)]
 pub struct Keyring {
-    own: Option<Credential>,
+    /// The directory of the workload's own certificate.
+    own: Option<PathBuf>,
     state: Mutex<State>,
 }
 
@@ -86,7 +88,7 @@ impl Keyring {
     /// With the workload's own certificate in `directory`, if there is one: `cert-chain.pem`, `key.pem`,
     /// `root-cert.pem`, or `tls.crt`, `tls.key`, `ca.crt`.
     pub fn new(directory: Option<&Path>) -> Keyring {
-        Keyring { own: directory.map(in_directory), state: Mutex::default() }
+        Keyring { own: directory.map(Path::to_owned), state: Mutex::default() }
     }
 
     /// Whether there is nothing in it, and nothing is asked of it.
@@ -98,8 +100,9 @@ impl Keyring {
     pub fn directories(&self) -> Vec<PathBuf> {
         let state = self.state.lock();
         let kept = state.materials.values().map(|kept| &kept.credential);
+        let own = self.own(&state);
         let mut found: Vec<PathBuf> = kept
-            .chain(&self.own)
+            .chain(&own)
             .flat_map(files)
             .filter_map(|path| Some(path.parent()?.to_owned()))
             .map(|path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path })
@@ -127,6 +130,11 @@ impl Keyring {
     pub fn refresh(&self) -> bool {
         let mut state = self.state.lock();
         let mut changed = false;
+        if let Some(own) = self.own(&state)
+            && let Some(kept) = state.materials.get_mut(OWN)
+        {
+            kept.credential = own;
+        }
         for kept in state.materials.values_mut().filter(|kept| files(&kept.credential).next().is_some()) {
             let before = kept.good.as_ref().map(|good| good.digest.clone());
             let problem = kept.problem.clone();
@@ -147,7 +155,6 @@ impl Keyring {
     /// The certificates in use.
     pub fn shown(&self) -> Vec<Shown> {
         let state = self.state.lock();
-        let own = self.own.as_ref().map(source);
         let mut shown: Vec<Shown> = state
             .materials
             .iter()
@@ -157,7 +164,7 @@ impl Keyring {
                 let pair = kept.credential.pair.as_ref();
                 Shown {
                     name: match pair {
-                        _ if own.as_ref() == Some(from) => "workload".to_owned(),
+                        _ if from == OWN => OWN.to_owned(),
                         Some((chain, _)) => material::name(chain),
                         None => from.clone(),
                     },
@@ -175,8 +182,7 @@ impl Keyring {
     /// Why the workload's own certificate is not usable at `now`; `None`: it is, or nobody needs it.
     pub fn trouble(&self, now: SystemTime) -> Option<String> {
         let state = self.state.lock();
-        let own = self.own.as_ref().map_or(NO_OWN.to_owned(), source);
-        let kept = state.materials.get(&own)?;
+        let kept = state.materials.get(OWN)?;
         match kept.good.as_ref().and_then(|good| good.own.as_ref()) {
             None => Some(kept.problem.clone().unwrap_or_else(|| "there is no certificate".to_owned())),
             Some(mine) if mine.not_after <= now => {
@@ -213,11 +219,8 @@ impl Keyring {
                     }
                 },
             };
-            for host in &server.hosts {
-                if !out.by_name.add(host, choice.clone()) {
-                    problems
-                        .push(format!("{}: {host} is another server's on this port already", server.origin));
-                }
+            for host in out.add(&server.hosts, &server.routed, &choice) {
+                problems.push(format!("{}: {host} is another server's on this port already", server.origin));
             }
         }
         (out, problems)
@@ -272,7 +275,7 @@ impl Keyring {
             return Ok(terms.clone());
         }
         let face = format!("{check:?} {}", material.digest).into();
-        let alpn = [HTTP2, HTTP1].into_iter().map(<[u8]>::to_vec).collect();
+        let alpn = [HTTP2, HTTP1, HTTP10].into_iter().map(<[u8]>::to_vec).collect();
         let check = check.map(|(roots, ask, required)| state.check(&material, roots, ask, required));
         let terms = server_terms(own, check, suites, server.versions, alpn)?;
         let terms = Arc::new(Terms { face, misdirects: !mesh, ..terms });
@@ -313,7 +316,7 @@ impl Keyring {
         let own = material.own.clone().ok_or(NO_OWN)?;
         let roots = material.roots.clone().ok_or("the workload's certificate comes without authorities")?;
         let check = Some(state.check(&material, roots, Ask::Member(trust.domains.clone()), true));
-        let alpn: [&[u8]; 5] = [HTTP2, HTTP1, b"istio-h2", b"istio-http/1.1", b"istio"];
+        let alpn = [HTTP2, HTTP1, HTTP10, b"istio-h2", b"istio-http/1.1", b"istio-http/1.0", b"istio"];
         let alpn = alpn.into_iter().map(<[u8]>::to_vec).collect();
         let terms = server_terms(own, check, provider(), (trust.oldest, TlsVersion::V13), alpn)?;
         let terms = Arc::new(Terms { face: material.digest, ..terms });
@@ -371,16 +374,24 @@ impl Keyring {
     }
 
     fn workload(&self, state: &mut State) -> Result<Material, String> {
-        match &self.own {
-            Some(own) => state.material(own),
-            None => {
-                let credential = Credential { missing: Some(NO_OWN.to_owned()), ..Credential::default() };
-                state.kept(NO_OWN.to_owned(), &credential)
-            }
+        let none = || Credential { missing: Some(NO_OWN.to_owned()), ..Credential::default() };
+        let own = self.own(state).unwrap_or_else(none);
+        state.kept(OWN.to_owned(), &own)
+    }
+
+    /// The files of the workload's own certificate: by the names that are there now, else those known.
+    fn own(&self, state: &State) -> Option<Credential> {
+        let found = in_directory(self.own.as_deref()?);
+        let there = files(&found).next().is_some_and(Path::exists);
+        match state.materials.get(OWN) {
+            Some(kept) if !there => Some(kept.credential.clone()),
+            _ => Some(found),
         }
     }
 }
 
+/// The workload's own material among all.
+const OWN: &str = "workload";
 const NO_OWN: &str =
     "this workload has no certificate: give --certs DIR (`pilotlight certs` makes some to try with)";
 
@@ -418,8 +429,15 @@ impl Kept {
         self.problem = loop {
             match material::load(&self.credential) {
                 Ok(material) => {
-                    self.good = Some(material);
-                    break None;
+                    let now = clock::wall();
+                    let before = self.good.as_ref().filter(|good| good.is_unusable(now).is_none());
+                    let unusable = before.and(material.is_unusable(now));
+                    self.good = Some(match before {
+                        // Authorities are what the files say all the same: one that is taken back is gone.
+                        Some(before) if unusable.is_some() => material.with_pair_of(before),
+                        _ => material,
+                    });
+                    break unusable;
                 }
                 Err(Trouble::Mismatch(_)) if tries > 0 && files(&self.credential).next().is_some() => {
                     tries -= 1;
@@ -442,7 +460,7 @@ fn in_directory(directory: &Path) -> Credential {
         roots: Some(Pem::File(directory.join(roots))),
         ..Credential::default()
     };
-    // Which of the two it is may be known only later: the first unless only the second is there.
+    // The first unless only the second is there; which it is may be known only later.
     if !directory.join("cert-chain.pem").exists() && directory.join("tls.crt").exists() {
         set("tls.crt", "tls.key", "ca.crt")
     } else {

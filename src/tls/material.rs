@@ -37,6 +37,8 @@ pub(super) struct Material {
 #[derive(Clone)]
 pub(super) struct Own {
     pub(super) key: Arc<CertifiedKey>,
+    /// What the certificate is called in messages.
+    pub(super) from: Arc<str>,
     /// SPIFFE identity without `spiffe://`.
     pub(super) principal: Option<Arc<str>>,
     /// The URI as it stands in the certificate.
@@ -59,6 +61,28 @@ pub(super) enum Trouble {
     Mismatch(String),
     /// Anything else.
     Other(String),
+}
+
+impl Material {
+    /// Why the pair is of no use at `now`, whoever looks at it.
+    pub(super) fn is_unusable(&self, now: SystemTime) -> Option<String> {
+        let own = self.own.as_ref()?;
+        let why = if own.not_after <= now {
+            "has expired"
+        } else if own.not_after.checked_sub(own.lifetime).is_some_and(|from| now < from) {
+            "is not valid yet"
+        } else {
+            return None;
+        };
+        Some(format!("{}: the certificate {why}", own.from))
+    }
+
+    /// The same with the certificate and key of another.
+    pub(super) fn with_pair_of(self, other: &Material) -> Material {
+        // Not what is made of these files once their pair is of use.
+        let digest = format!("{} without its pair", self.digest).into();
+        Material { own: other.own.clone(), digest, ..self }
+    }
 }
 
 impl fmt::Debug for Material {
@@ -182,6 +206,7 @@ fn own(reader: &mut Reader, chain: &Pem, key: &Pem) -> Result<Own, Trouble> {
     let uri = facts.uris.first().map(|uri| Arc::from(&**uri));
     Ok(Own {
         key: Arc::new(certified),
+        from: name(chain).into(),
         principal: facts.principal.as_deref().map(Arc::from),
         uri,
         not_after: facts.not_after,

@@ -28,7 +28,7 @@ pub use inbound::Inbound;
 pub use keyring::{Keyring, Shown, Trust};
 pub use material::is_issued_by;
 pub use refusal::Refusal;
-pub use server::{Chain, Choice, Opened, Passthrough, ServerStream, Servers, Terms};
+pub use server::{Chain, Choice, Elsewhere, Opened, Passthrough, ServerStream, Servers, Terms};
 pub use stream::Stream;
 pub use vouch::vouch;
 
@@ -39,6 +39,8 @@ use std::time::SystemTime;
 
 /// ALPN of HTTP/1.1.
 const HTTP1: &[u8] = b"http/1.1";
+/// ALPN of HTTP/1.0; who speaks it asks for it, and understands what is answered.
+const HTTP10: &[u8] = b"http/1.0";
 /// ALPN of HTTP/2.
 const HTTP2: &[u8] = b"h2";
 /// ALPNs by which proxies of a mesh know each other: what they speak is said by the last but one.

@@ -7,7 +7,7 @@ use super::hello::Hello;
 use super::names::ByName;
 use super::refusal::Refusal;
 use super::verify::ClientCheck;
-use super::{HTTP1, HTTP2, unix};
+use super::{HTTP1, HTTP2, HTTP10, unix};
 use crate::record::Secured;
 use proxy_config::model::SniRoute;
 use rustls::ServerConfig;
@@ -97,12 +97,15 @@ impl Terms {
         };
         let http2 = match connection.alpn_protocol() {
             Some(name) if name == HTTP2 || name == b"istio-h2" => Some(true),
-            Some(name) if name == HTTP1 || name.starts_with(b"istio-http/") || name == b"http/1.0" => {
-                Some(false)
-            }
+            Some(name) if name == HTTP1 || name.starts_with(b"istio-http/") || name == HTTP10 => Some(false),
             _ => None,
         };
         Ok(Opened { stream, secured, chain, http2 })
+    }
+
+    /// Whether only members of the mesh are let in.
+    pub fn asks_for_members(&self) -> bool {
+        self.check.as_ref().is_some_and(|check| check.asks_for_members())
     }
 
     /// Whether the same is asked of clients here as there.
@@ -167,27 +170,72 @@ impl Passthrough {
 /// The TLS servers of a gateway's port.
 #[derive(Debug, Default)]
 pub struct Servers {
-    pub(super) by_name: ByName<Choice>,
+    by_name: ByName<Server>,
+    /// They are of several Gateways.
+    several: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Server {
+    choice: Choice,
+    /// Hosts that are routed behind its Gateway, where there are several.
+    routed: Arc<ByName<()>>,
+}
+
+/// Why a request is on the wrong connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// It belongs on one that asks for its host.
+    Misdirected,
+    /// Its host is routed behind another Gateway.
+    Unrouted,
 }
 
 impl Servers {
+    /// Has `choice` answer for `hosts`; those that another server has already are given back. `routed`: what is behind
+    /// its Gateway.
+    pub(super) fn add<'h>(
+        &mut self,
+        hosts: &'h [String],
+        routed: &[String],
+        choice: &Choice,
+    ) -> Vec<&'h String> {
+        let mut names = ByName::default();
+        for host in routed {
+            names.add(host, ());
+        }
+        self.several |= !routed.is_empty();
+        let server = Server { choice: choice.clone(), routed: Arc::new(names) };
+        hosts.iter().filter(|host| !self.by_name.add(host, server.clone())).collect()
+    }
+
     /// Who answers a client that asks for `sni`.
     pub fn find(&self, sni: Option<&str>) -> Option<&Choice> {
-        self.by_name.find(sni)
+        self.by_name.find(sni).map(|server| &server.choice)
     }
 
     /// Whether a request for `host`, on a connection that was opened for `sni`, belongs on another: one whose
-    /// certificate or whose clients' authorities are not the same.
-    pub fn misdirected(&self, sni: Option<&str>, host: &str) -> bool {
-        let Some(name) = sni else { return false };
-        if name.eq_ignore_ascii_case(host) {
-            return false;
+    /// certificate or whose clients' authorities are not the same. Clients that could not know it, as they asked for no
+    /// name or are of the mesh, reach what is routed behind the Gateway that let them in, and no other.
+    #[inline]
+    pub fn elsewhere(&self, sni: Option<&str>, host: &str) -> Option<Elsewhere> {
+        match sni {
+            Some(name) if name.eq_ignore_ascii_case(host) => None,
+            None if !self.several => None,
+            _ => self.compare(sni, host),
         }
-        let Some(Choice::Terminate(mine)) = self.find(Some(name)) else { return false };
-        match self.find(Some(host)) {
-            Some(Choice::Terminate(other)) => mine.misdirects && other.face != mine.face,
-            Some(_) => mine.misdirects,
-            None => false,
+    }
+
+    fn compare(&self, sni: Option<&str>, host: &str) -> Option<Elsewhere> {
+        let (mine, theirs) = (self.by_name.find(sni)?, self.by_name.find(Some(host))?);
+        let Choice::Terminate(terms) = &mine.choice else { return None };
+        if matches!(&theirs.choice, Choice::Terminate(other) if other.face == terms.face) {
+            return None;
         }
+        if sni.is_some() && terms.misdirects {
+            return Some(Elsewhere::Misdirected);
+        }
+        let behind = |server: &Server| server.routed.find(Some(host)).is_some();
+        (behind(theirs) && !behind(mine)).then_some(Elsewhere::Unrouted)
     }
 }

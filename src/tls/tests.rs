@@ -1,3 +1,5 @@
+mod files;
+
 use super::*;
 use crate::cli::certs::{Authority, Names};
 use proxy_config::model::{
@@ -71,6 +73,7 @@ fn server(hosts: &[&str], mode: ServerMode, credential: Credential) -> TlsServer
         versions: (TlsVersion::V12, TlsVersion::V13),
         ciphers: Vec::new(),
         sni_routes: Vec::new(),
+        routed: Vec::new(),
     }
 }
 
@@ -422,7 +425,34 @@ fn a_request_is_misdirected_only_where_another_certificate_or_authority_answers(
         (Some("a.example"), "nobody.example", false),
         (None, "c.example", false),
     ] {
-        assert_eq!(servers.misdirected(sni, host), wanted, "{sni:?} {host}");
+        assert_eq!(servers.elsewhere(sni, host), wanted.then_some(Elsewhere::Misdirected), "{sni:?} {host}");
+    }
+}
+
+#[test]
+fn who_asks_for_no_name_reaches_what_its_own_gateway_routes() {
+    let td = Authority::new("td").unwrap();
+    let folder = Folder::with(&td, "edge");
+    let keyring = Keyring::new(Some(&folder.0));
+    let all = pem(&td, &Names::Host("*.example"));
+    for (mode, sni) in
+        [(ServerMode::Simple, None), (ServerMode::IstioMutual, Some("outbound_.443_._.b.example"))]
+    {
+        let mut servers =
+            [server(&["*"], mode, all.clone()), server(&["b.example"], ServerMode::Mutual, all.clone())];
+        let elsewhere = |servers: &[TlsServer]| {
+            let (servers, problems) = keyring.servers(servers, &trust(&["td"]));
+            assert!(problems.is_empty(), "{problems:?}");
+            ["a.example", "b.example", "B.example.", "nobody.example"]
+                .map(|host| servers.elsewhere(sni, host))
+        };
+        assert_eq!(elsewhere(&servers), [None; 4], "of one Gateway");
+        servers[0].routed = vec!["a.example".to_owned()];
+        servers[1].routed = vec!["b.example".to_owned()];
+        let unrouted = Some(Elsewhere::Unrouted);
+        assert_eq!(elsewhere(&servers), [None, unrouted, unrouted, None], "{mode:?}");
+        servers[0].routed.push("b.example".to_owned());
+        assert_eq!(elsewhere(&servers), [None; 4], "bound to both");
     }
 }
 

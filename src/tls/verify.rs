@@ -99,6 +99,11 @@ impl ClientCheck {
         self.required
     }
 
+    /// Whether a client must be of the mesh.
+    pub(super) fn asks_for_members(&self) -> bool {
+        self.required && matches!(self.ask, Ask::Member(_))
+    }
+
     /// Whether a client with these certificates may come in at `now`.
     pub(super) fn admits(
         &self,

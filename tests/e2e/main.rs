@@ -55,5 +55,6 @@ mod smoke;
 mod smuggling;
 mod thousand;
 mod tls;
+mod trust;
 mod uploads;
 mod upstreams;

@@ -300,6 +300,8 @@ pub struct TlsServer {
     pub ciphers: Vec<String>,
     /// Where a connection goes that passes through, by the name asked for; the first wins.
     pub sni_routes: Vec<SniRoute>,
+    /// Hosts that VirtualServices have bound to its Gateway and it admits; empty where the port has one Gateway alone.
+    pub routed: Vec<String>,
 }
 
 /// A TLS route of a VirtualService.

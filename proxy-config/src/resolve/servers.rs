@@ -46,6 +46,7 @@ pub(crate) fn build(
     problems: &mut Vec<Problem>,
 ) -> Vec<TlsServer> {
     let mut built = Vec::new();
+    let several = servers.windows(2).any(|pair| pair[0].0.meta.object != pair[1].0.meta.object);
     for (gateway, number) in servers {
         let server = &gateway.servers[*number];
         let Some(tls) = server.tls.as_ref().filter(|_| role(server) != Role::Unbound) else { continue };
@@ -68,6 +69,7 @@ pub(crate) fn build(
             } else {
                 Vec::new()
             },
+            routed: if several { routed(from, gateway, &admissions) } else { Vec::new() },
         });
         told(tls, mode, &written, problems);
     }
@@ -95,6 +97,26 @@ fn told(tls: &ServerTls, mode: ServerMode, written: &Written<'_>, problems: &mut
         let problem = written.meta.problem(Level::Warning, "IST0133", &written.path, tls.at, message);
         problems.push(problem.with_help(help));
     }
+}
+
+/// The hosts that are routed behind this Gateway: those of others on its port are not its clients' business.
+fn routed(from: &Gateways<'_>, gateway: &Gateway, admissions: &[Admission<'_>]) -> Vec<String> {
+    let object = &gateway.meta.object;
+    let key = format!("{}/{}", object.namespace, object.name);
+    let mut all = Vec::new();
+    for service in from.virtual_services.iter().filter(|service| !service.http.is_empty()) {
+        let namespace = &service.meta.object.namespace;
+        if !routes::bound(&service.gateways, namespace, Through::Gateway(&key)) {
+            continue;
+        }
+        for host in &service.hosts {
+            let host = names::expand(&host.value, namespace);
+            all.extend(admissions.iter().filter_map(|a| a.admit(&host, namespace)).map(str::to_owned));
+        }
+    }
+    all.sort();
+    all.dedup();
+    all
 }
 
 fn sni_routes(

@@ -1,0 +1,176 @@
+//! Trust where several things meet: ports, gateways and identities side by side, rules that go and come back.
+
+use crate::support::secure::Dial;
+use crate::support::tokens::Issuer;
+use crate::support::wait::becomes_true;
+use crate::support::{Origin, Proxy, Town, seconds, yaml};
+use serde_json::json;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+fn object(kind: &str, name: &str, namespace: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: \
+         {spec}\n---\n"
+    )
+}
+
+/// A Gateway with one TLS server on port 8443.
+fn gateway(town: &Town, name: &str, host: &str, tls: &str) -> String {
+    let home = town.file("hosts/shop.example");
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: {name}}}\nspec:\n  selector: {{istio: \
+         ingressgateway}}\n  servers:\n  - port: {{number: 8443, name: {name}, protocol: HTTPS}}\n    hosts: \
+         ['{host}']\n    tls: {{serverCertificate: {home}/tls.crt, privateKey: {home}/tls.key, {tls}}}\n---\n"
+    )
+}
+
+fn bound(name: &str, host: &str, gateways: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}}}\nspec:\n  hosts: \
+         [{host}]\n  gateways: [{gateways}]\n  http: [{{route: [{{destination: {{host: upstream.test}}}}]}}]\n---\n"
+    )
+}
+
+/// With a certificate of `town`.
+fn member(town: &Town, who: &str) -> Dial {
+    let file = |name: &str| PathBuf::from(town.file(&format!("{who}/{name}")));
+    Dial::new(&["istio-http/1.1", "http/1.1"], Some((&file("cert-chain.pem"), &file("key.pem"))))
+}
+
+/// What one request is answered with; `None`: nothing.
+fn status(dial: &Dial, at: SocketAddr, sni: &str, host: &str) -> Option<u16> {
+    let mut stream = dial.to(at, sni).ok()?;
+    stream.write_all(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).ok()?;
+    String::from_utf8_lossy(&answer[9..]).parse().ok()
+}
+
+#[test]
+fn a_port_that_is_strict_takes_no_plaintext_though_another_does_and_no_policy_asks() {
+    let (strict, open) = (Origin::h1().reply("strict"), Origin::h1().reply("open"));
+    let town = Town::of(&["shop/till", "shop/front"]);
+    let (first, second) = (strict.address().port(), open.address().port());
+    let modes = |mode: &str| {
+        let spec = format!(
+            "{{selector: {{matchLabels: {{app: till}}}}, mtls: {{mode: PERMISSIVE}}, portLevelMtls: {{{first}: \
+             {{mode: {mode}}}, {second}: {{mode: PERMISSIVE}}}}}}"
+        );
+        object("PeerAuthentication", "p", "shop", &spec)
+    };
+    let apps = open.address().to_string();
+    let setup = town.beside("shop/till", "app=till", strict.address(), &modes("STRICT"));
+    let proxy = setup.args(["--app", &apps]).start();
+    let inbound = proxy.inbound(&strict);
+    let ask = |port: u16| inbound.get("/").host(&format!("till.shop:{port}")).send();
+    assert_eq!(ask(second).expect(200).text(), "open");
+    ask(first).expect(403);
+    assert_eq!(strict.hits(), 0);
+    proxy.access_line(&["403 - peer_authentication_refused"]);
+    let (dial, named) = (member(&town, "shop/front"), format!("till.shop:{first}"));
+    assert_eq!(status(&dial, inbound.address(), "till.shop", &named), Some(200));
+    // What is loosened works at once.
+    proxy.write("config.yaml", &modes("PERMISSIVE"));
+    assert!(becomes_true(seconds(5), || ask(first).status == 200));
+}
+
+#[test]
+fn keys_are_fetched_at_once_for_a_rule_that_was_taken_away_and_comes_back() {
+    let issuer = Issuer::new("k");
+    let keys = Origin::h1().reply(&issuer.jwks());
+    let origin = Origin::h1().reply("ok");
+    let uri = format!("http://{}/jwks", keys.address());
+    let rule = object(
+        "RequestAuthentication",
+        "t",
+        "default",
+        &format!("{{jwtRules: [{{issuer: i, jwksUri: '{uri}'}}]}}"),
+    );
+    let without = yaml::all_to("HTTP", &[origin.address()]);
+    let proxy = Proxy::with(without.clone() + &rule).start();
+    let token = issuer.token(json!({"iss": "i", "sub": "ann"}));
+    let ask = |token: &str| proxy.get("/").header("authorization", &format!("Bearer {token}")).send().status;
+    assert!(becomes_true(seconds(5), || ask(&token) == 200));
+    for round in 1..4 {
+        proxy.write("config.yaml", &without);
+        assert!(becomes_true(seconds(5), || ask("nonsense") == 200), "{round}");
+        proxy.write("config.yaml", &(without.clone() + &rule));
+        assert!(becomes_true(seconds(5), || ask("nonsense") == 401), "{round}");
+        assert!(becomes_true(seconds(5), || ask(&token) == 200), "{round}: {} fetches", keys.hits());
+    }
+    assert!(keys.hits() <= 4, "{} fetches", keys.hits());
+}
+
+#[test]
+fn a_gateway_asks_who_came_to_it_and_what_is_behind_it_sees_the_gateway() {
+    let origin = Origin::h1().reply("ok");
+    let town = Town::of(&["shop/front"]);
+    town.issue(&["shop.example"], &[]);
+    let own = "cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account";
+    let front = "cluster.local/ns/shop/sa/front";
+    let authority = town.file("ca.crt");
+    let optional = format!("mode: OPTIONAL_MUTUAL, caCertificates: {authority}");
+    let behind = |who: &str| {
+        let spec = format!("{{rules: [{{from: [{{source: {{principals: ['{who}']}}}}]}}]}}");
+        object("AuthorizationPolicy", "behind", "default", &spec)
+    };
+    let door = |source: &str| {
+        let spec = format!(
+            "{{selector: {{matchLabels: {{istio: ingressgateway}}}}, rules: [{{from: [{{source: {{{source}}}}}]}}]}}"
+        );
+        object("AuthorizationPolicy", "door", "istio-system", &spec)
+    };
+    let anybody = Dial::new(&["http/1.1"], None);
+    let known = member(&town, "shop/front");
+    // A certificate of the gateway's own authority may claim any identity, and claims it at the gateway alone.
+    for (policy, without, with) in [
+        (behind(own), 200, 200),
+        (behind(front), 403, 403),
+        (door(&format!("principals: ['{own}']")), 403, 403),
+        (door(&format!("principals: ['{front}']")), 403, 200),
+        (door("notPrincipals: ['*']"), 200, 403),
+        (door("namespaces: [istio-system]"), 403, 403),
+    ] {
+        let text = yaml::service_entry("upstream.test", "HTTP", &[origin.address()])
+            + &gateway(&town, "edge", "*", &optional)
+            + &bound("all", "shop.example", "edge")
+            + &policy;
+        let proxy = Proxy::with(text).start();
+        let at = proxy.gateway(8443).address();
+        let status = |dial: &Dial| status(dial, at, "shop.example", "shop.example");
+        assert_eq!((status(&anybody), status(&known)), (Some(without), Some(with)), "{policy}");
+    }
+}
+
+#[test]
+fn who_names_no_host_reaches_nothing_behind_a_gateway_that_asks_for_certificates() {
+    let origin = Origin::h1().reply("ok");
+    let town = Town::of(&["shop/front"]);
+    town.issue(&["shop.example"], &[]);
+    let mutual = format!("mode: MUTUAL, caCertificates: {}", town.file("ca.crt"));
+    let text = |gateways: &str| {
+        yaml::service_entry("upstream.test", "HTTP", &[origin.address()])
+            + &gateway(&town, "open", "*", "mode: SIMPLE")
+            + &gateway(&town, "shut", "shut.example", &mutual)
+            + &bound("open", "open.example", "open")
+            + &bound("shut", "shut.example", gateways)
+    };
+    let proxy = Proxy::with(text("shut")).start();
+    let at = proxy.gateway(8443).address();
+    let dial = Dial::new(&["http/1.1"], None);
+    let ask = |sni: &str, host: &str| status(&dial, at, sni, host);
+    // An address is no name: none is sent.
+    let nameless = "127.0.0.1";
+    assert_eq!(ask(nameless, "open.example"), Some(200));
+    for host in ["shut.example", "SHUT.example", "shut.example:8443", "shut.example."] {
+        assert_eq!(ask(nameless, host), Some(404), "{host}");
+    }
+    assert_eq!(ask("open.example", "shut.example"), Some(421));
+    assert_eq!(ask("shut.example", "shut.example"), None);
+    assert_eq!(origin.hits(), 1);
+    // Whoever binds it to both means both.
+    proxy.write("config.yaml", &text("shut, open"));
+    assert!(becomes_true(seconds(5), || ask(nameless, "shut.example") == Some(200)));
+}
