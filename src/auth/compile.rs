@@ -135,7 +135,8 @@ impl Compiler<'_> {
         let values = &wanted.values;
         let key = wanted.key.as_str();
         if let Some(rest) = key.strip_prefix("request.headers") {
-            return Ok(Condition::Header(field(single(key, rest)?)?, texts(values)));
+            let refuses = self.policy.action != PolicyAction::Allow;
+            return Ok(Condition::Header(field(single(key, rest)?)?, texts(values), refuses));
         }
         if let Some(rest) = key.strip_prefix("request.auth.claims") {
             return Ok(Condition::Claim(brackets(key, rest)?, texts(values)));

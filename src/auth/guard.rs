@@ -111,6 +111,12 @@ impl Guard {
         !self.custom.is_empty()
     }
 
+    /// Whether what passes may have another head than before.
+    #[inline]
+    pub fn changes_heads(&self) -> bool {
+        self.jwt.is_some() || self.asks_others()
+    }
+
     /// The providers that are to be asked about this request, with the rule that says so.
     pub fn providers<'g>(&'g self, facts: &'g Facts<'_>) -> impl Iterator<Item = (&'g Arc<str>, &'g Id)> {
         self.custom.iter().filter_map(|custom| Some((&custom.provider, first(&custom.rules, facts)?)))

@@ -49,7 +49,8 @@ pub(super) enum Field {
 /// One `when`.
 #[derive(Debug)]
 pub(super) enum Condition {
-    Header(Field, OneOf<Text>),
+    /// A field of the head; whether a match refuses.
+    Header(Field, OneOf<Text>, bool),
     SourceIp(OneOf<Block>),
     RemoteIp(OneOf<Block>),
     Namespace(OneOf<Glob>),
@@ -124,7 +125,7 @@ impl Operation {
 impl Condition {
     fn holds(&self, facts: &Facts<'_>) -> bool {
         match self {
-            Condition::Header(field, wanted) => field.holds(wanted, facts),
+            Condition::Header(field, wanted, refuses) => field.holds(wanted, *refuses, facts),
             Condition::SourceIp(blocks) => blocks.hold(|block| block.contains(facts.source)),
             Condition::RemoteIp(blocks) => blocks.hold(|block| block.contains(facts.client)),
             Condition::Namespace(wanted) => namespace(wanted, facts),
@@ -145,7 +146,9 @@ impl Condition {
 }
 
 impl Field {
-    fn holds(&self, wanted: &OneOf<Text>, facts: &Facts<'_>) -> bool {
+    /// What is refused for one of several values, or for all of them as one, is refused; what is let in is let in for all
+    /// of them as one, and for none that it must not have: so that no value hides behind another.
+    fn holds(&self, wanted: &OneOf<Text>, refuses: bool, facts: &Facts<'_>) -> bool {
         let is = |value: &[u8]| wanted.hold(|text| text.matches(value));
         let name = match self {
             Field::Authority => return is(facts.host.as_bytes()),
@@ -158,14 +161,18 @@ impl Field {
         match (values.next(), values.next()) {
             (None, _) => wanted.hold(|_| false),
             (Some(value), None) => is(value.as_bytes()),
-            // As one reader further on joins them: no value can hide behind another.
+            // As one reader further on joins them, and as another reads them one by one.
             (Some(first), Some(second)) => {
                 let mut all: SmallVec<[u8; 256]> = SmallVec::from_slice(first.as_bytes());
                 for value in std::iter::once(second).chain(values) {
                     all.push(b',');
                     all.extend_from_slice(value.as_bytes());
                 }
-                is(&all)
+                let mut each = facts.headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
+                if refuses {
+                    return is(&all) || each.any(is);
+                }
+                is(&all) && !each.any(|value| wanted.none.iter().any(|text| text.matches(value)))
             }
         }
     }

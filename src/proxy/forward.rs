@@ -162,6 +162,12 @@ async fn reply(
     {
         // Before anybody learns what is routed and what is not.
         let workload = known_target(&step, closing).unwrap_or(connection.address);
+        if own.changes_heads()
+            && let Ok(Step::Forward(_, target)) = &step
+            && let Some(destination) = &target.destination
+        {
+            keep_to_move(destination, closing);
+        }
         guard::pass(connection, own, workload, At::Door, closing).await?;
     }
     match step {
@@ -332,9 +338,7 @@ async fn forward(
         return Err(Fault::because(Kind::NoCluster, reason));
     };
     take_body(connection, closing);
-    if hold::may_wait(destination) && closing.parts.extensions.get::<OnUpgrade>().is_none() {
-        closing.original = Some(Box::new(HeadCopy::of(&closing.parts)));
-    }
+    keep_to_move(destination, closing);
     let outbound = prepare::request(connection, forwarding, target, destination, seen, closing)?;
     if let Some(guard) = &destination.guard {
         // The head as the destination gets it, and before anything is woken or held for it.
@@ -362,6 +366,18 @@ async fn forward(
         return while_client_stays(connection, destination.half_close, attempts).await;
     }
     attempts.run().await
+}
+
+/// Keeps the head, should the request have to wait and then find another configuration: as it came, with the tokens
+/// that whoever lets it in takes out.
+#[inline]
+fn keep_to_move(destination: &snapshot::Destination, closing: &mut Closing) {
+    if hold::may_wait(destination)
+        && closing.original.is_none()
+        && closing.parts.extensions.get::<OnUpgrade>().is_none()
+    {
+        closing.original = Some(Box::new(HeadCopy::of(&closing.parts)));
+    }
 }
 
 /// Runs the attempts, but not for longer than the client stays, on a connection where hyper does not notice.

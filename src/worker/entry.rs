@@ -13,7 +13,8 @@ use crate::snapshot::{Listener, Security, Snapshot};
 use crate::telemetry::Side;
 use crate::tls::{self, Choice, Hello, Inbound, Opened, Passthrough, Refusal, ServerStream, Stream, Terms};
 use http::HeaderValue;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
@@ -21,11 +22,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 /// From a client's first byte to the end of its handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Handshakes of one worker at once: each costs a signature, and memory for both sides' messages.
 const MAX_HANDSHAKES: usize = 512;
+/// When there are so many, the one that has taken longest makes way for the next, if it has taken this long: nobody is
+/// kept out by clients that begin and say no more.
+const SLOW: Duration = Duration::from_secs(1);
 /// The first byte of TLS.
 const TLS: u8 = 22;
 /// Between two warnings about clients that are turned away.
@@ -64,19 +69,64 @@ pub(super) enum Fate {
 /// The doors of one worker: what all its handshakes share.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
-    under_way: Cell<usize>,
+    /// Handshakes by number, the oldest first: since when, and how they are told to make way.
+    under_way: RefCell<BTreeMap<u64, (Instant, Rc<Notify>)>>,
+    next: Cell<u64>,
     /// When it was last said that somebody was turned away, and how many have been since.
     said: Cell<Option<Instant>>,
     unsaid: Cell<u64>,
 }
 
+impl Doors {
+    /// Room for one more handshake, if there is any at `now`: where it is, and how it is told to make way.
+    fn room(&self, now: Instant) -> Option<(u64, Rc<Notify>)> {
+        let mut under_way = self.under_way.borrow_mut();
+        if under_way.len() >= MAX_HANDSHAKES {
+            let oldest = under_way.first_entry()?;
+            if now.saturating_duration_since(oldest.get().0) < SLOW {
+                return None;
+            }
+            oldest.remove().1.notify_one();
+        }
+        let (number, ousted) = (self.next.get(), Rc::new(Notify::new()));
+        self.next.set(number + 1);
+        under_way.insert(number, (now, ousted.clone()));
+        Some((number, ousted))
+    }
+}
+
 /// A handshake under way.
-struct UnderWay<'a>(&'a Doors, &'a Local);
+struct UnderWay<'a> {
+    doors: &'a Doors,
+    local: &'a Local,
+    number: u64,
+    ousted: Rc<Notify>,
+    deadline: Instant,
+}
+
+impl UnderWay<'_> {
+    /// A part of it: as long as there is time, and room.
+    async fn within<T>(&self, part: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+        tokio::select! {
+            biased;
+            done = tokio::time::timeout_at(self.deadline.into(), part) => done.unwrap_or(Err(Refusal::Timeout)),
+            () = self.ousted.notified() => Err(Refusal::TooMany),
+        }
+    }
+}
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.under_way.set(self.0.under_way.get() - 1);
-        self.1.telemetry.secure.under_way.dec();
+        self.doors.under_way.borrow_mut().remove(&self.number);
+        self.local.telemetry.secure.under_way.dec();
+    }
+}
+
+fn fault(refusal: Refusal) -> Kind {
+    match refusal {
+        Refusal::TooMany => Kind::HandshakeOverflow,
+        _ if refusal.is_of_peer() => Kind::PeerRefused,
+        _ => Kind::HandshakeFailed,
     }
 }
 
@@ -132,11 +182,10 @@ impl Door<'_> {
         if began.is_none() {
             return Fate::Gone;
         }
-        let Some(_counted) = self.begin(&stream) else { return Fate::Gone };
-        let deadline = clock::now() + PATIENCE;
-        let hello = match within(deadline, Hello::read(&mut stream)).await {
+        let Some(under_way) = self.begin(&stream) else { return Fate::Gone };
+        let hello = match under_way.within(Hello::read(&mut stream)).await {
             Ok(hello) => hello,
-            Err(refusal) => return self.refuse(&stream, Kind::HandshakeFailed, refusal),
+            Err(refusal) => return self.refuse(&stream, fault(refusal), refusal),
         };
         // What is in force when a choice is made, not when the client connected.
         let snapshot = self.local.snapshot();
@@ -147,16 +196,17 @@ impl Door<'_> {
         };
         match choice {
             Some(Choice::Terminate(terms)) => {
-                self.terminate(stream, hello, terms, deadline, snapshot.generation, Direction::Gateway).await
+                self.terminate(stream, hello, terms, &under_way, snapshot.generation, Direction::Gateway)
+                    .await
             }
             Some(Choice::Passthrough(route)) => Fate::On { stream, route, sni, start: hello.into_raw() },
             Some(Choice::Unprepared) => self.refuse(&stream, Kind::NoCertificate, Refusal::Unprepared),
             None => {
-                let _ = within(deadline, async {
+                let telling = async {
                     Hello::unrecognized(&mut stream).await;
                     Ok(())
-                })
-                .await;
+                };
+                let _ = under_way.within(telling).await;
                 self.turn_away(Kind::UnknownServerName, Refusal::UnknownName);
                 Fate::Gone
             }
@@ -179,11 +229,10 @@ impl Door<'_> {
             drop(snapshot);
             return self.plain(stream, generation).await;
         }
-        let Some(_counted) = self.begin(&stream) else { return Fate::Gone };
-        let deadline = clock::now() + PATIENCE;
-        let hello = match within(deadline, Hello::read(&mut stream)).await {
+        let Some(under_way) = self.begin(&stream) else { return Fate::Gone };
+        let hello = match under_way.within(Hello::read(&mut stream)).await {
             Ok(hello) => hello,
-            Err(refusal) => return self.refuse(&stream, Kind::HandshakeFailed, refusal),
+            Err(refusal) => return self.refuse(&stream, fault(refusal), refusal),
         };
         let ours = inbound.is_strict() || hello.seen().mesh && inbound.takes_tls();
         if !ours {
@@ -197,7 +246,8 @@ impl Door<'_> {
         match inbound.terms().cloned() {
             None => self.refuse(&stream, Kind::NoCertificate, Refusal::Unprepared),
             Some(terms) => {
-                self.terminate(stream, hello, terms, deadline, snapshot.generation, Direction::Inbound).await
+                self.terminate(stream, hello, terms, &under_way, snapshot.generation, Direction::Inbound)
+                    .await
             }
         }
     }
@@ -215,7 +265,7 @@ impl Door<'_> {
         stream: TcpStream,
         hello: Hello,
         terms: Arc<Terms>,
-        deadline: Instant,
+        under_way: &UnderWay<'_>,
         generation: u64,
         direction: Direction,
     ) -> Fate {
@@ -227,11 +277,10 @@ impl Door<'_> {
             };
             Ok((opened, http2))
         };
-        let (opened, http2) = match within(deadline, opening).await {
+        let (opened, http2) = match under_way.within(opening).await {
             Ok(opened) => opened,
             Err(refusal) => {
-                let kind = if refusal.is_of_peer() { Kind::PeerRefused } else { Kind::HandshakeFailed };
-                self.turn_away(kind, refusal);
+                self.turn_away(fault(refusal), refusal);
                 return Fate::Gone;
             }
         };
@@ -260,14 +309,14 @@ impl Door<'_> {
     }
 
     fn begin(&self, stream: &TcpStream) -> Option<UnderWay<'_>> {
-        let under_way = self.doors.under_way.get();
-        if under_way >= MAX_HANDSHAKES {
+        let now = clock::now();
+        let Some((number, ousted)) = self.doors.room(now) else {
             self.refuse(stream, Kind::HandshakeOverflow, Refusal::TooMany);
             return None;
-        }
-        self.doors.under_way.set(under_way + 1);
+        };
         self.local.telemetry.secure.under_way.inc();
-        Some(UnderWay(self.doors, self.local))
+        let (doors, local, deadline) = (self.doors, self.local, now + PATIENCE);
+        Some(UnderWay { doors, local, number, ousted, deadline })
     }
 
     /// Turns a client away with a reset.
@@ -305,13 +354,6 @@ async fn prefaced(opened: &mut Opened<TcpStream>) -> Result<bool, Refusal> {
     let n = start.len().min(HTTP2_PREFACE.len());
     // No method begins like this.
     Ok(n > 2 && start[..n] == HTTP2_PREFACE[..n])
-}
-
-async fn within<T>(
-    deadline: Instant,
-    future: impl Future<Output = Result<T, Refusal>>,
-) -> Result<T, Refusal> {
-    tokio::time::timeout_at(deadline.into(), future).await.unwrap_or(Err(Refusal::Timeout))
 }
 
 fn listener(snapshot: &Snapshot, number: usize) -> Option<&Arc<Listener>> {

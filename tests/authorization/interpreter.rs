@@ -194,6 +194,9 @@ fn condition(policy: &AuthorizationPolicy, one: &PolicyCondition, domains: &Doma
         let (network, prefix) = v.split_once('/').unwrap_or((v, "32"));
         in_block(network.parse().unwrap(), prefix.parse().unwrap(), ip)
     };
+    if let Some(name) = one.key.strip_prefix("request.headers[").and_then(|rest| rest.strip_suffix(']')) {
+        return header(policy, one, name, asked);
+    }
     both(&one.values, |v| match one.key.as_str() {
         "source.ip" => address(v, asked.source),
         "remote.ip" => address(v, asked.client),
@@ -206,17 +209,26 @@ fn condition(policy: &AuthorizationPolicy, one: &PolicyCondition, domains: &Doma
         "request.auth.presenter" => claim(&["azp"], v, asked),
         "destination.port" => v == asked.port.to_string(),
         "connection.sni" => !asked.sni.is_empty() && whole(&value(v), &asked.sni),
-        key if key.starts_with("request.headers[") => {
-            let name = &key["request.headers[".len()..key.len() - 1];
-            let all: Vec<&str> =
-                asked.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect();
-            !all.is_empty() && whole(&value(v), &all.join(","))
-        }
         key => {
             let inner = key.strip_prefix("request.auth.claims[").unwrap().strip_suffix(']').unwrap();
             claim(&inner.split("][").collect::<Vec<_>>(), v, asked)
         }
     })
+}
+
+/// What refuses looks at each of several values and at all of them joined; what lets in at all of them joined, and for
+/// what must not be there at each as well.
+fn header(policy: &AuthorizationPolicy, one: &PolicyCondition, name: &str, asked: &Asked) -> bool {
+    let each: Vec<&str> = asked.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect();
+    if each.is_empty() {
+        return one.values.any.is_empty();
+    }
+    let is = |text: &str| both(&one.values, |v| whole(&value(v), text));
+    if policy.action == PolicyAction::Allow {
+        let excluded = |text: &&str| one.values.none.iter().any(|v| whole(&value(v), text));
+        return is(&each.join(",")) && !each.iter().any(excluded);
+    }
+    is(&each.join(",")) || each.iter().any(|text| is(text))
 }
 
 fn claim(path: &[&str], pattern: &str, asked: &Asked) -> bool {

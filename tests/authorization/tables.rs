@@ -262,13 +262,36 @@ fn sources_look_at_the_peer_and_over_plaintext_only_negations_hold() {
 }
 
 #[test]
+fn no_value_of_a_field_hides_behind_another() {
+    // The request has `x-a: 1` and `x-a: 2`.
+    for (action, any, none, passes) in [
+        (PolicyAction::Deny, &["1"][..], &[][..], false),
+        (PolicyAction::Deny, &["2"], &[], false),
+        (PolicyAction::Deny, &["1,2"], &[], false),
+        (PolicyAction::Deny, &["3"], &[], true),
+        (PolicyAction::Deny, &[], &["1*"], false),
+        (PolicyAction::Deny, &[], &["1", "2", "1,2"], true),
+        (PolicyAction::Allow, &["1,2"], &[], true),
+        (PolicyAction::Allow, &["2"], &[], false),
+        (PolicyAction::Allow, &[], &["1"], false),
+        (PolicyAction::Allow, &[], &["2"], false),
+        (PolicyAction::Allow, &[], &["1,2"], false),
+        (PolicyAction::Allow, &[], &["3"], true),
+    ] {
+        let rule = when("request.headers[x-a]")(values(any, none));
+        let found = decide(&guard(vec![policy("p", action.clone(), vec![rule])]), &ours(), &get("/"));
+        assert_eq!(found.passes, passes, "{action:?} {any:?} not {none:?}");
+    }
+}
+
+#[test]
 fn conditions_look_at_everything_else() {
     let claims = serde_json::json!({"iss": "https://i", "sub": "s", "aud": ["a", "b"], "azp": "p",
         "groups": ["admins", "users"], "deep": {"er": "z"}, "scope": "read write"});
     let asked = Asked { claims: Some(claims), ..get("/") };
     let rows: [(&'static str, &str, &str); 14] = [
-        ("request.headers[x-a]", "1,2", "1"),
-        ("request.headers[X-A]", "1*", "*1"),
+        ("request.headers[x-a]", "1,2", "3"),
+        ("request.headers[X-A]", "1*", "*3"),
         ("request.headers[:method]", "GET", "get"),
         ("source.ip", "10.1.0.0/16", "10.1.2.4"),
         ("remote.ip", "192.0.2.7", "10.0.0.0/8"),

@@ -6,7 +6,7 @@ use crate::support::wait::becomes_true;
 use crate::support::{Origin, Proxy, Town, seconds, yaml};
 use serde_json::json;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 fn object(kind: &str, name: &str, namespace: &str, spec: &str) -> String {
@@ -101,6 +101,67 @@ fn keys_are_fetched_at_once_for_a_rule_that_was_taken_away_and_comes_back() {
         assert!(becomes_true(seconds(5), || ask(&token) == 200), "{round}: {} fetches", keys.hits());
     }
     assert!(keys.hits() <= 4, "{} fetches", keys.hits());
+}
+
+#[test]
+fn clients_that_begin_a_handshake_and_say_no_more_keep_nobody_out() {
+    let app = Origin::h1().reply("ok");
+    let town = Town::of(&["shop/till", "shop/front"]);
+    let text = object("PeerAuthentication", "p", "shop", "{mtls: {mode: STRICT}}");
+    let proxy = town.beside("shop/till", "app=till", app.address(), &text).workers(1).start();
+    let at = proxy.inbound(&app).address();
+    let under_way = || proxy.metrics().sum("pilotlight_tls_handshakes_under_way", &[]);
+    let halves = |count: usize| -> Vec<TcpStream> {
+        let begin = |_| {
+            let mut stream = TcpStream::connect(at).unwrap();
+            stream.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+            stream
+        };
+        (0..count).map(begin).collect()
+    };
+    let dial = member(&town, "shop/front");
+    let _open = halves(512);
+    assert!(becomes_true(seconds(5), || under_way() == 512.0));
+    assert!(becomes_true(seconds(5), || status(&dial, at, "till.shop", "till.shop") == Some(200)));
+    assert!(becomes_true(seconds(5), || under_way() < 512.0));
+    let ousted = proxy.metrics().sum("pilotlight_tls_handshakes_failed_total", &[("reason", "too_many")]);
+    assert!(ousted >= 1.0);
+}
+
+#[test]
+fn a_request_that_waits_keeps_its_token_when_its_revision_is_replaced() {
+    let issuer = Issuer::new("k");
+    let gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: \
+                   {istio: ingressgateway}\n  servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: \
+                   ['*']}]\n---\n";
+    let door = "selector: {matchLabels: {istio: ingressgateway}}";
+    let rules = object(
+        "RequestAuthentication",
+        "t",
+        "istio-system",
+        &format!("{{{door}, jwtRules: [{{issuer: i, jwks: '{}'}}]}}", issuer.jwks()),
+    ) + &object(
+        "AuthorizationPolicy",
+        "a",
+        "istio-system",
+        &format!("{{{door}, rules: [{{from: [{{source: {{requestPrincipals: ['i/ann']}}}}]}}]}}"),
+    );
+    let text = |revision: &str, command: &str| {
+        let function = yaml::function_running("shop", command, "", "");
+        let named = format!("template:\n    metadata: {{name: shop-{revision}}}\n");
+        gateway.to_owned() + &rules + &function.replace("template:\n", &named)
+    };
+    let proxy = Proxy::with(text("a", "[pilotlight, echo, --start-delay, 60s]")).start();
+    let token = issuer.token(json!({"iss": "i", "sub": "ann"}));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let request = proxy.get("/").host("shop.default.localhost");
+            request.header("authorization", &format!("Bearer {token}")).send()
+        });
+        assert!(becomes_true(seconds(5), || proxy.metrics().sum("pilotlight_held_requests", &[]) == 1.0));
+        proxy.write("config.yaml", &text("b", "[pilotlight, echo]"));
+        waiting.join().unwrap().expect(200);
+    });
 }
 
 #[test]
