@@ -1,7 +1,7 @@
 //! What a reload changed and what it refused: for the log and for the admin API.
 
 use crate::clock::{Duration, SystemTime};
-use proxy_config::model::{Config, ObjectRef, Route, Tables};
+use proxy_config::model::{Config, ExtAuthz, Guard, ObjectRef, Route, Tables};
 use proxy_config::report::{Level, Problem, Report};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -73,12 +73,14 @@ impl fmt::Display for Difference {
 pub struct Changes {
     /// Objects that routes follow from: VirtualServices, functions, Services.
     pub objects: Difference,
-    /// By name, without their routes.
+    /// By name, without their routes: where they are, and how they stand towards clients.
     pub listeners: Difference,
     /// By name, endpoints and policy included.
     pub clusters: Difference,
     /// Revisions of functions, by key.
     pub functions: Difference,
+    /// What is asked of callers, by workload, and who decides for CUSTOM policies, by name.
+    pub policies: Difference,
     /// Whether settings of the whole mesh differ.
     pub mesh: bool,
 }
@@ -87,8 +89,7 @@ impl Changes {
     /// From `old` to `new`.
     pub fn between(old: &Config, new: &Config) -> Changes {
         let listeners = |config: &Config| -> BTreeMap<String, _> {
-            let facts = |l: &proxy_config::model::Listener| (l.direction, l.bind, l.origins.clone());
-            config.listeners.iter().map(|l| (l.name.clone(), facts(l))).collect()
+            config.listeners.iter().map(|l| (l.name.clone(), l.without_routes())).collect()
         };
         fn by<'a, T>(items: &'a [T], name: impl Fn(&'a T) -> &'a str) -> BTreeMap<&'a str, &'a T> {
             items.iter().map(|item| (name(item), item)).collect()
@@ -98,6 +99,7 @@ impl Changes {
             listeners: Difference::between(&listeners(old), &listeners(new)),
             clusters: Difference::between(&by(&old.clusters, |c| &c.name), &by(&new.clusters, |c| &c.name)),
             functions: Difference::between(&by(&old.revisions, |r| &r.key), &by(&new.revisions, |r| &r.key)),
+            policies: Difference::between(&policies(old), &policies(new)),
             mesh: old.mesh != new.mesh,
         }
     }
@@ -114,6 +116,7 @@ impl Changes {
             "listeners": self.listeners.json(),
             "clusters": self.clusters.json(),
             "functions": self.functions.json(),
+            "policies": self.policies.json(),
             "mesh": self.mesh,
         })
     }
@@ -130,6 +133,7 @@ impl fmt::Display for Changes {
             ("objects", &self.objects),
             ("functions", &self.functions),
             ("clusters", &self.clusters),
+            ("policies", &self.policies),
         ];
         let mut first = true;
         for (word, difference) in parts.iter().filter(|(_, difference)| !difference.is_empty()) {
@@ -141,6 +145,13 @@ impl fmt::Display for Changes {
         }
         Ok(())
     }
+}
+
+/// What is asked of callers, and who decides, by name.
+fn policies(config: &Config) -> BTreeMap<&str, (Option<&Guard>, Option<&ExtAuthz>)> {
+    let guards = config.guards.iter().map(|guard| (guard.name.as_str(), (Some(guard), None)));
+    let deciders = config.ext_authz.iter().map(|one| (one.name.as_str(), (None, Some(one))));
+    guards.chain(deciders).collect()
 }
 
 /// Routes by the object they were written in, with listener and virtual host.
@@ -344,6 +355,21 @@ mod tests {
                 "clusters: +1, +2, +3, +4, +5 and +2 more, -x",
             ),
         ];
+        let guard = |quarantined: &[&str]| Guard {
+            name: "default/shop".to_owned(),
+            namespace: "default".to_owned(),
+            mtls: Default::default(),
+            jwt: Vec::new(),
+            policies: Vec::new(),
+            quarantined: quarantined.iter().map(|name| route(name, 200).origin).collect(),
+        };
+        let with = |guards| Config { guards, ..old.clone() };
+        assert_eq!(Changes::between(&old, &with(vec![guard(&[])])).to_string(), "policies: +default/shop");
+        let (one, other) = (with(vec![guard(&[])]), with(vec![guard(&["p"])]));
+        assert_eq!(Changes::between(&one, &other).to_string(), "policies: ~default/shop");
+        let mut encrypted = old.clone();
+        encrypted.listeners[0].forwarding.trusted_proxies = 1;
+        assert_eq!(Changes::between(&old, &encrypted).to_string(), "listeners: ~gateway:8080");
         for (new, wanted) in rows {
             assert_eq!(Changes::between(&old, &new).to_string(), wanted);
         }
