@@ -332,6 +332,32 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_is_reached_by_a_link_is_another_one_when_the_link_is_swapped() {
+        for below in ["", "conf"] {
+            let folder = Folder::new();
+            for version in ["1", "2"] {
+                folder.write(&format!("releases/{version}/{below}/a.yaml"), version);
+            }
+            std::fs::create_dir(folder.path("srv")).unwrap();
+            let swap = |version: &str| {
+                symlink(format!("../releases/{version}"), folder.path("srv/next")).unwrap();
+                std::fs::rename(folder.path("srv/next"), folder.path("srv/current")).unwrap();
+            };
+            swap("1");
+            let (told, changes) = channel();
+            let paths = Paths { paths: vec![folder.path("srv/current").join(below)], ..Paths::default() };
+            let _watcher = Watcher::spawn(paths, move |texts| {
+                let _ = told.send(texts.files[0].text.clone().unwrap());
+            })
+            .unwrap();
+            let next = || changes.recv_timeout(Duration::from_secs(10)).expect("nothing was told");
+            assert_eq!(&*next(), "1");
+            swap("2");
+            assert_eq!(&*next(), "2");
+        }
+    }
+
+    #[test]
     fn reading_gives_no_further_events() {
         let folder = Folder::new();
         folder.write("a.yaml", "1");

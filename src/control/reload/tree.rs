@@ -91,6 +91,9 @@ struct Walk {
 
 impl Walk {
     fn root(&mut self, root: usize, path: &Path) {
+        // What is swapped may be a link on the way; one that is written with a slash behind it is one, too.
+        let plain: PathBuf = path.components().collect();
+        plain.ancestors().filter(|part| part.is_symlink()).for_each(|link| self.watch_around(link));
         let first = self.listing.files.len();
         match fs::metadata(path) {
             Err(error) => self.fail(root, path, &error),
@@ -158,7 +161,7 @@ impl Walk {
         self.listing.unreadable.push((root, path.to_owned(), reason));
     }
 
-    /// The directory in which a file (and, for a link, its target) is replaced.
+    /// The directory in which a file or a link (and, for a link, its target) is replaced.
     fn watch_around(&mut self, path: &Path) {
         let written = path.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
         let target = fs::canonicalize(path).ok().and_then(|p| p.parent().map(Path::to_owned));
