@@ -50,6 +50,7 @@ mod rotation;
 mod routing;
 mod scanners;
 mod seeds;
+mod sequences;
 mod sidecar;
 mod smoke;
 mod smuggling;
