@@ -198,10 +198,12 @@ fn admitted(
     step: &Result<Step<'_>, Fault>,
     closing: &mut Closing,
 ) -> Result<(), Fault> {
-    let Security::Mesh(inbound) = &listener.security else { return Ok(()) };
+    if !matches!(listener.security, Security::Mesh(_)) {
+        return Ok(());
+    }
     let Ok(Step::Forward(_, target)) = step else { return Ok(()) };
     let Some(destination) = &target.destination else { return Ok(()) };
-    if inbound.admits(destination.workload.port(), connection.standing.secured().is_some()) {
+    if connection.admits(&closing.snapshot, destination.workload.port()) {
         return Ok(());
     }
     closing.target = Some(Arc::clone(target));

@@ -97,6 +97,20 @@ impl Connection {
         self.standing.secured().and_then(|secured| secured.principal())
     }
 
+    /// Whether `port` of a workload's program takes requests over it: ports may differ.
+    #[inline]
+    pub(super) fn admits(&self, snapshot: &Snapshot, port: u16) -> bool {
+        match snapshot
+            .listeners
+            .get(self.listener)
+            .and_then(Option::as_ref)
+            .map(|listener| &listener.security)
+        {
+            Some(Security::Mesh(inbound)) => inbound.admits(port, self.standing.secured().is_some()),
+            _ => true,
+        }
+    }
+
     /// Whether it would be let in by `snapshot` at `now`.
     ///
     /// # Errors

@@ -25,10 +25,16 @@ pub(super) struct Ends {
 /// Between looks at whether a tunnel's client would be let in now.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Until a client that would be refused now has had as long as a drain may take.
-async fn untrusted(connection: &Connection) {
+/// Until a client that would be refused now, or whose port no longer takes it, has had as long as a drain may take.
+async fn untrusted(connection: &Connection, port: Option<u16>) {
     let local = &connection.local;
-    while connection.stands(&local.snapshot(), clock::now()).is_ok() {
+    loop {
+        let snapshot = local.snapshot();
+        let stands = connection.stands(&snapshot, clock::now()).is_ok();
+        if !stands || port.is_some_and(|port| !connection.admits(&snapshot, port)) {
+            break;
+        }
+        drop(snapshot);
         tokio::time::sleep(LOOK).await;
     }
     tokio::time::sleep(local.drain.time_left(clock::now())).await;
@@ -42,10 +48,12 @@ pub(super) fn join(ends: Ends, mut closing: Box<Closing>) {
             Ok((down, up)) => {
                 let (mut down, mut up) = (TokioIo::new(down), TokioIo::new(up));
                 let connection = closing.connection().clone();
+                let destination = closing.target.as_ref().and_then(|target| target.destination.as_ref());
+                let port = destination.map(|destination| destination.workload.port());
                 let joined = async { Some(tokio::io::copy_bidirectional(&mut down, &mut up).await) };
                 let ended = tokio::select! {
                     joined = joined => joined,
-                    () = untrusted(&connection) => None,
+                    () = untrusted(&connection, port) => None,
                 };
                 match ended {
                     Some(Ok((received, sent))) => {

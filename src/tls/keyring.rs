@@ -286,7 +286,7 @@ impl Keyring {
     /// A workload's inbound listener, by the ports of its program and the mode of each. `unopened`: what the
     /// program encrypts itself may reach it.
     ///
-    /// The result without terms lets nobody in with TLS; the text says why there are none.
+    /// The result without terms lets nobody in with TLS; the text says why there are none, or why they help nobody.
     pub fn inbound(
         &self,
         ports: &[(&OwnPort, Mtls)],
@@ -298,7 +298,10 @@ impl Keyring {
         }
         let mut state = self.state.lock();
         match self.mesh_terms(&mut state, trust) {
-            Ok(terms) => (Inbound::new(ports, unopened, Some(terms)), None),
+            Ok(terms) => {
+                let foreign = terms.foreign(&trust.domains);
+                (Inbound::new(ports, unopened, Some(terms)), foreign)
+            }
             Err(why) => {
                 // Plaintext must not stand in for what cannot be had.
                 let closed: Vec<_> = ports.iter().map(|(port, _)| (*port, Mtls::Strict)).collect();

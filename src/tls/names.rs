@@ -64,6 +64,11 @@ impl<T> ByName<T> {
         true
     }
 
+    /// Whether there is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.suffixes.is_empty() && self.any.is_none()
+    }
+
     /// What `name` gets; a client that asks for none gets what is there for `*`.
     pub(super) fn find(&self, name: Option<&str>) -> Option<&T> {
         let Some(name) = name else { return self.any.as_ref() };

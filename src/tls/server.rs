@@ -103,6 +103,22 @@ impl Terms {
         Ok(Opened { stream, secured, chain, http2 })
     }
 
+    /// Why no peer of these trust domains would believe our certificate.
+    pub(super) fn foreign(&self, domains: &[String]) -> Option<String> {
+        let uri = self.uri.as_deref();
+        let domain =
+            uri.and_then(|uri| uri.strip_prefix("spiffe://")).and_then(|rest| rest.split('/').next());
+        if domain.is_some_and(|domain| domains.iter().any(|own| own == domain)) {
+            return None;
+        }
+        Some(format!(
+            "the workload's certificate is for {}, which is of none of the mesh's trust domains ({}): peers will \
+             refuse it; set trustDomain or trustDomainAliases in MeshConfig, or give a certificate of the mesh",
+            uri.unwrap_or("no SPIFFE identity"),
+            domains.join(", ")
+        ))
+    }
+
     /// Whether only members of the mesh are let in.
     pub fn asks_for_members(&self) -> bool {
         self.check.as_ref().is_some_and(|check| check.asks_for_members())
@@ -171,6 +187,8 @@ impl Passthrough {
 #[derive(Debug, Default)]
 pub struct Servers {
     by_name: ByName<Server>,
+    /// Those that came too late for a name.
+    late: ByName<Server>,
     /// They are of several Gateways.
     several: bool,
 }
@@ -206,7 +224,11 @@ impl Servers {
         }
         self.several |= !routed.is_empty();
         let server = Server { choice: choice.clone(), routed: Arc::new(names) };
-        hosts.iter().filter(|host| !self.by_name.add(host, server.clone())).collect()
+        let late: Vec<_> = hosts.iter().filter(|host| !self.by_name.add(host, server.clone())).collect();
+        for host in &late {
+            self.late.add(host, server.clone());
+        }
+        late
     }
 
     /// Who answers a client that asks for `sni`.
@@ -220,7 +242,7 @@ impl Servers {
     #[inline]
     pub fn elsewhere(&self, sni: Option<&str>, host: &str) -> Option<Elsewhere> {
         match sni {
-            Some(name) if name.eq_ignore_ascii_case(host) => None,
+            Some(name) if name.eq_ignore_ascii_case(host) && self.late.is_empty() => None,
             None if !self.several => None,
             _ => self.compare(sni, host),
         }
@@ -229,12 +251,15 @@ impl Servers {
     fn compare(&self, sni: Option<&str>, host: &str) -> Option<Elsewhere> {
         let (mine, theirs) = (self.by_name.find(sni)?, self.by_name.find(Some(host))?);
         let Choice::Terminate(terms) = &mine.choice else { return None };
-        if matches!(&theirs.choice, Choice::Terminate(other) if other.face == terms.face) {
-            return None;
-        }
-        if sni.is_some() && terms.misdirects {
-            return Some(Elsewhere::Misdirected);
-        }
+        let alike =
+            |server: &Server| matches!(&server.choice, Choice::Terminate(other) if other.face == terms.face);
+        let theirs = match (alike(theirs), self.late.find(Some(host))) {
+            (false, _) if sni.is_some() && terms.misdirects => return Some(Elsewhere::Misdirected),
+            (false, _) => theirs,
+            // What is routed behind a server that never answers is not for clients of the one that does.
+            (true, Some(late)) if !alike(late) => late,
+            (true, _) => return None,
+        };
         let behind = |server: &Server| server.routed.find(Some(host)).is_some();
         (behind(theirs) && !behind(mine)).then_some(Elsewhere::Unrouted)
     }

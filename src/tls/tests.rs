@@ -132,7 +132,7 @@ fn check_mesh(ours: &Authority, theirs: &Authority, seconds: i64, domains: &[&st
     std::fs::write(there.0.join("root-cert.pem"), &ours.certificate).unwrap();
     let (inbound, problem) =
         Keyring::new(Some(&here.0)).inbound(&[(&OwnPort::default(), Mtls::Strict)], true, &trust(domains));
-    assert_eq!(problem, None);
+    assert_eq!(problem.is_none(), domains.contains(&"td"), "{problem:?}");
     let calling = mesh_client(&there, &["td", "other"], &["td/ns/default/sa/b"]);
     let (opened, _) = block(shake(inbound.terms().unwrap(), &calling, "b"));
     match (opened, wanted) {
@@ -453,6 +453,21 @@ fn who_asks_for_no_name_reaches_what_its_own_gateway_routes() {
         assert_eq!(elsewhere(&servers), [None, unrouted, unrouted, None], "{mode:?}");
         servers[0].routed.push("b.example".to_owned());
         assert_eq!(elsewhere(&servers), [None; 4], "bound to both");
+    }
+}
+
+#[test]
+fn what_is_routed_behind_a_server_that_came_too_late_for_its_name_is_for_nobody() {
+    let td = Authority::new("td").unwrap();
+    let keyring = Keyring::default();
+    let all = pem(&td, &Names::Host("*.example"));
+    for (mode, wanted) in [(ServerMode::Mutual, Some(Elsewhere::Unrouted)), (ServerMode::Simple, None)] {
+        let first = server(&["b.example"], ServerMode::Simple, all.clone());
+        let mut late = server(&["b.example"], mode, all.clone());
+        late.routed = vec!["b.example".to_owned()];
+        let (servers, problems) = keyring.servers(&[first, late], &trust(&["td"]));
+        assert!(problems[0].contains("another server's"), "{problems:?}");
+        assert_eq!(servers.elsewhere(Some("b.example"), "b.example"), wanted, "{mode:?}");
     }
 }
 

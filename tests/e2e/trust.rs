@@ -1,5 +1,6 @@
 //! Trust where several things meet: ports, gateways and identities side by side, rules that go and come back.
 
+use crate::support::raw::{RawClient, RawOrigin};
 use crate::support::secure::Dial;
 use crate::support::tokens::Issuer;
 use crate::support::wait::becomes_true;
@@ -74,6 +75,39 @@ fn a_port_that_is_strict_takes_no_plaintext_though_another_does_and_no_policy_as
     // What is loosened works at once.
     proxy.write("config.yaml", &modes("PERMISSIVE"));
     assert!(becomes_true(seconds(5), || ask(first).status == 200));
+}
+
+#[test]
+fn a_websocket_ends_when_its_own_port_takes_no_plaintext_any_more_though_another_does() {
+    let app = RawOrigin::script(|mut connection, _| {
+        connection.read_head();
+        connection.send("HTTP/1.1 101 Switching Protocols\nconnection: upgrade\nupgrade: websocket\n\n");
+        while connection.offer(&[b'.'; 1]) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+    let other = Origin::h1().reply("open");
+    let town = Town::of(&["shop/till"]);
+    let (first, second) = (app.address().port(), other.address().port());
+    let modes = |mode: &str| {
+        let spec = format!(
+            "{{selector: {{matchLabels: {{app: till}}}}, portLevelMtls: {{{first}: {{mode: {mode}}}, {second}: {{mode: \
+             PERMISSIVE}}}}}}"
+        );
+        object("PeerAuthentication", "p", "shop", &spec)
+    };
+    let setup = town.beside("shop/till", "app=till", app.address(), &modes("PERMISSIVE"));
+    let proxy = setup
+        .args(["--app", &other.address().to_string(), "--drain-timeout", "1s", "--drain-delay", "0s"])
+        .start();
+    let inbound = proxy.find(&format!("inbound:{first}")).expect("an inbound listener").address();
+    let mut client = RawClient::to(inbound);
+    let host = format!("till.shop:{first}");
+    client.send(&format!("GET / HTTP/1.1\nhost: {host}\nconnection: upgrade\nupgrade: websocket\n\n"));
+    assert!(client.read_head().contains(" 101 "));
+    proxy.write("config.yaml", &modes("STRICT"));
+    client.read_to_end();
+    proxy.access_line(&["101 - connection_no_longer_trusted"]);
 }
 
 #[test]

@@ -9,6 +9,20 @@ fn terms(keyring: &Keyring) -> Option<std::sync::Arc<Terms>> {
 }
 
 #[test]
+fn a_certificate_that_no_peer_would_believe_is_told_of() {
+    let td = Authority::new("td").unwrap();
+    let folder = Folder::with(&td, "b");
+    let keyring = Keyring::new(Some(&folder.0));
+    let ports = [(&OwnPort::default(), Mtls::Strict)];
+    for (domains, told) in [(&["td"][..], false), (&["new", "td"], false), (&["new"], true)] {
+        let (inbound, problem) = keyring.inbound(&ports, true, &trust(domains));
+        assert!(inbound.terms().is_some());
+        let said = problem.is_some_and(|why| why.contains("spiffe://td/ns/default/sa/b"));
+        assert_eq!(said, told, "{domains:?}");
+    }
+}
+
+#[test]
 fn files_that_come_later_are_found_by_either_of_their_names() {
     let td = Authority::new("td").unwrap();
     let names = Names::Workload { namespace: "default", account: "b" };
