@@ -1,5 +1,6 @@
 //! The end of an exchange, which cannot be forgotten: whatever drops this closes the record.
 
+use super::again::Opening;
 use super::copy::HeadCopy;
 use super::{Connection, Local, unsent};
 use crate::clock;
@@ -34,6 +35,8 @@ pub struct Closing {
     /// The head as it came, of one that may have to wait: should its function be replaced meanwhile, it is
     /// looked at anew.
     pub(super) original: Option<Box<HeadCopy>>,
+    /// The heads of a request to upgrade, to be judged again.
+    pub(super) opening: Option<Box<Opening>>,
     /// Who calls, as the mesh listener took it from the head as it came.
     pub(super) caller: Option<Arc<str>>,
     /// What is believed of those whom the request has passed before.
@@ -80,6 +83,7 @@ impl Closing {
             snapshot,
             target: None,
             original: None,
+            opening: None,
             caller: None,
             forwarding: Forwarding::default(),
             timeout_is_204: false,

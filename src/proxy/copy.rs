@@ -53,6 +53,13 @@ impl HeadCopy {
         HeadCopy { method: parts.method.clone(), uri: parts.uri.clone(), version: parts.version, fields }
     }
 
+    /// The head again, and once more.
+    #[cold]
+    pub(super) fn to_parts(&self) -> request::Parts {
+        let (method, uri, fields) = (self.method.clone(), self.uri.clone(), self.fields.clone());
+        HeadCopy { method, uri, version: self.version, fields }.into_parts()
+    }
+
     /// The head again.
     #[cold]
     pub(super) fn into_parts(self) -> request::Parts {

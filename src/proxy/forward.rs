@@ -10,7 +10,7 @@ use super::closing::Closing;
 use super::copy::{HeadCopy, Kept};
 use super::deadline::Deadlines;
 use super::guard::At;
-use super::{Connection, Flow, guard, hold, prepare};
+use super::{Connection, Flow, again, guard, hold, prepare};
 use crate::fault::{Fault, Kind};
 use crate::http::{Authority, Seen, grpc, normalize, validate};
 use crate::record::Protocol;
@@ -155,6 +155,7 @@ async fn reply(
     }
     closing.record.grpc = seen.any(Seen::CONTENT_TYPE) && grpc::is_grpc(&closing.parts.headers);
     normalize::path(&mut closing.parts, snapshot.path_normalization)?;
+    again::keep_door(seen, closing);
     let step = step(connection, listener, closing, seen);
     admitted(connection, listener, &step, closing)?;
     if let Some(own) = &listener.guard
@@ -342,6 +343,7 @@ async fn forward(
     take_body(connection, closing);
     keep_to_move(destination, closing);
     let outbound = prepare::request(connection, forwarding, target, destination, seen, closing)?;
+    again::keep_destination(closing);
     if let Some(guard) = &destination.guard {
         // The head as the destination gets it, and before anything is woken or held for it.
         guard::pass(connection, guard, destination.workload, At::Destination, closing).await?;

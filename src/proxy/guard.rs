@@ -97,7 +97,8 @@ async fn judge(
     if let Some(denied) = guard.broken() {
         return Err(refused(denied));
     }
-    if guard.asks_others() {
+    let again = closing.opening.as_ref().is_some_and(|opening| opening.again);
+    if guard.asks_others() && !again {
         Box::pin(consult(connection, guard, workload, at, closing)).await?;
     }
     let metrics = &connection.local.telemetry.metrics.auth;
@@ -110,6 +111,9 @@ async fn judge(
     let facts = facts(connection, closing, workload, principal, accepted.as_ref())?;
     guard
         .authorize(&facts, |event| {
+            if again {
+                return;
+            }
             let (counter, word, id) = match event {
                 Event::Audited(id) => (&metrics.audited, "audited", id),
                 Event::WouldDeny(id) => (&metrics.would_deny, "would_deny", id),
@@ -156,7 +160,8 @@ fn authenticate<'j>(
         return Ok(None);
     }
     let metrics = &connection.local.telemetry.metrics.auth;
-    let now = clock::wall().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = closing.opening.as_ref().map_or_else(clock::wall, |opening| opening.came);
+    let now = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let found = {
         let mut tokens = connection.local.tokens.borrow_mut();
         let before = tokens.len();

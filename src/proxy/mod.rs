@@ -5,6 +5,7 @@
 //! choose the destination, prepare the head, then slot, lease, send, until an answer or a verdict.
 
 mod admit;
+mod again;
 mod answer;
 mod attempt;
 mod body;

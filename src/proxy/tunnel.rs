@@ -4,6 +4,7 @@
 //! directions have ended.
 
 use super::Connection;
+use super::again;
 use super::body::Held;
 use super::closing::Closing;
 use crate::clock;
@@ -25,13 +26,19 @@ pub(super) struct Ends {
 /// Between looks at whether a tunnel's client would be let in now.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Until a client that would be refused now, or whose port no longer takes it, has had as long as a drain may take.
-async fn untrusted(connection: &Connection, port: Option<u16>) {
+/// Until a client, or what it asked for, would be refused now and has had as long as a drain may take.
+async fn untrusted(connection: &Connection, port: Option<u16>, closing: &mut Closing) {
     let local = &connection.local;
+    let mut judged = closing.snapshot.generation;
     loop {
         let snapshot = local.snapshot();
         let stands = connection.stands(&snapshot, clock::now()).is_ok();
         if !stands || port.is_some_and(|port| !connection.admits(&snapshot, port)) {
+            break;
+        }
+        if std::mem::replace(&mut judged, snapshot.generation) != snapshot.generation
+            && again::judge(connection, &snapshot, closing).await.is_err()
+        {
             break;
         }
         drop(snapshot);
@@ -53,7 +60,7 @@ pub(super) fn join(ends: Ends, mut closing: Box<Closing>) {
                 let joined = async { Some(tokio::io::copy_bidirectional(&mut down, &mut up).await) };
                 let ended = tokio::select! {
                     joined = joined => joined,
-                    () = untrusted(&connection, port) => None,
+                    () = untrusted(&connection, port, &mut closing) => None,
                 };
                 match ended {
                     Some(Ok((received, sent))) => {

@@ -4,7 +4,7 @@ use crate::support::raw::{RawClient, RawOrigin};
 use crate::support::secure::Dial;
 use crate::support::tokens::Issuer;
 use crate::support::wait::becomes_true;
-use crate::support::{Origin, Proxy, Town, seconds, yaml};
+use crate::support::{Origin, Proxy, Target, Town, millis, seconds, yaml};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -108,6 +108,60 @@ fn a_websocket_ends_when_its_own_port_takes_no_plaintext_any_more_though_another
     proxy.write("config.yaml", &modes("STRICT"));
     client.read_to_end();
     proxy.access_line(&["101 - connection_no_longer_trusted"]);
+}
+
+#[test]
+fn a_websocket_ends_when_a_policy_would_refuse_it_now_and_not_when_its_token_ends() {
+    let app = RawOrigin::script(|mut connection, _| {
+        connection.read_head();
+        connection.send("HTTP/1.1 101 Switching Protocols\nconnection: upgrade\nupgrade: websocket\n\n");
+        while connection.offer(b".") {
+            std::thread::sleep(millis(20));
+        }
+    });
+    let issuer = Issuer::new("k");
+    let tokens = object(
+        "RequestAuthentication",
+        "t",
+        "shop",
+        &format!("{{jwtRules: [{{issuer: i, jwks: '{}'}}]}}", issuer.jwks()),
+    );
+    let disabled = object("PeerAuthentication", "p", "shop", "{mtls: {mode: DISABLE}}");
+    let allowed = |who: &str| {
+        let spec = format!("{{rules: [{{from: [{{source: {{requestPrincipals: ['i/{who}']}}}}]}}]}}");
+        disabled.clone() + &tokens + &object("AuthorizationPolicy", "a", "shop", &spec)
+    };
+    let short = ["--drain-timeout", "1s", "--drain-delay", "0s"];
+    let setup = Proxy::with(allowed("*")).sidecar("shop/till", "app=till", app.address()).args(short);
+    let proxy = setup.start();
+    let inbound =
+        proxy.find(&format!("inbound:{}", app.address().port())).expect("an inbound listener").address();
+    // Good only within what clocks may be apart: they end while the tunnels are open.
+    let token = |who: &str| issuer.token_until(-54, json!({"iss": "i", "sub": who}));
+    let (ann, bob) = (token("ann"), token("bob"));
+    let open = |token: &str| {
+        let mut client = RawClient::to(inbound);
+        client.send(&format!(
+            "GET /ws HTTP/1.1\nhost: till.shop\nauthorization: Bearer {token}\nconnection: upgrade\nupgrade: \
+             websocket\n\n"
+        ));
+        assert!(client.read_head().contains(" 101 "));
+        client
+    };
+    let (mut anns, mut bobs) = (open(&ann), open(&bob));
+    let ended = || {
+        Target::at(inbound).get("/").header("authorization", &format!("Bearer {ann}")).send().status == 401
+    };
+    assert!(becomes_true(seconds(20), ended));
+    proxy.write("config.yaml", &allowed("ann"));
+    bobs.read_to_end();
+    proxy.access_line(&["101 - connection_no_longer_trusted"]);
+    assert_eq!(anns.read_exactly(300).len(), 300);
+    proxy.write(
+        "config.yaml",
+        &(allowed("ann") + &object("AuthorizationPolicy", "d", "shop", "{action: DENY, rules: [{}]}")),
+    );
+    anns.read_to_end();
 }
 
 #[test]
