@@ -2,7 +2,7 @@
 //!
 //! One task on the control thread; a resolver is built only when the first name is to be looked up. What is
 //! due when is decided in `names`, what is asked in `system`. A name that cannot be looked up keeps its last
-//! good answer. It never chooses among endpoints.
+//! good answer; a cluster all of whose names never could has no endpoints. It never chooses among endpoints.
 
 mod names;
 mod system;
@@ -32,7 +32,7 @@ pub type Found = Vec<(SocketAddr, u32)>;
 /// What is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// These are the endpoints of the cluster now; never empty.
+    /// These are the endpoints of the cluster now; none: its names, of which nothing is known, cannot be looked up.
     Endpoints(String, Found),
     /// A look-up failed: the name, and why.
     Failed(String, String),
@@ -152,7 +152,7 @@ mod tests {
                 ("c".to_owned(), vec![target("127.0.0.1", 81)]),
             ]);
             let mut seen = Vec::new();
-            while seen.len() < 3 {
+            while seen.len() < 4 {
                 let event = tokio::time::timeout(Duration::from_secs(10), events.recv()).await;
                 seen.push(event.unwrap().unwrap());
             }
@@ -163,6 +163,7 @@ mod tests {
             assert!(seen.contains(&endpoints("c", "127.0.0.1:81")), "{seen:?}");
             let failed = Event::Failed("b.example".to_owned(), "no such name".to_owned());
             assert!(seen.contains(&failed), "{seen:?}");
+            assert!(seen.contains(&Event::Endpoints("b".to_owned(), Vec::new())), "{seen:?}");
         });
     }
 }

@@ -26,7 +26,8 @@ struct Name {
 #[derive(Debug)]
 struct Cluster {
     targets: Vec<DnsTarget>,
-    told: Found,
+    /// `None`: what there was under other words stays.
+    told: Option<Found>,
 }
 
 /// All names and the clusters they are for.
@@ -49,7 +50,7 @@ impl Names {
         }
         self.clusters = targets
             .iter()
-            .map(|(name, list)| (name.clone(), Cluster { targets: list.clone(), told: Vec::new() }))
+            .map(|(name, list)| (name.clone(), Cluster { targets: list.clone(), told: None }))
             .collect();
         self.tell()
     }
@@ -100,7 +101,9 @@ impl Names {
         let pause = MIN_REFRESH.saturating_mul(1 << name.failures.min(16)).min(REFRESH);
         name.failures = name.failures.saturating_add(1);
         name.due = Some(now + pause.mul_f64(0.75 + chance / 2.0));
-        vec![Event::Failed(host.to_owned(), reason)]
+        let mut events = vec![Event::Failed(host.to_owned(), reason)];
+        events.append(&mut self.tell());
+        events
     }
 
     /// Asks anew, a little later, for all that is being asked for.
@@ -110,14 +113,17 @@ impl Names {
         }
     }
 
-    /// Clusters whose endpoints are not those told last.
+    /// Clusters whose endpoints are not those told last. One of which nothing is found has none as soon as every name
+    /// of it was asked for in vain: until then it has what it had.
     fn tell(&mut self) -> Vec<Event> {
         let names = &self.names;
+        let in_vain = |target: &DnsTarget| names.get(&target.host).is_some_and(|name| name.failures > 0);
         let mut events = Vec::new();
         for (key, cluster) in &mut self.clusters {
             let found = endpoints(names, &cluster.targets);
-            if !found.is_empty() && found != cluster.told {
-                cluster.told.clone_from(&found);
+            let settled = !found.is_empty() || cluster.targets.iter().all(in_vain);
+            if settled && cluster.told.as_ref() != Some(&found) {
+                cluster.told = Some(found.clone());
                 events.push(Event::Endpoints(key.clone(), found));
             }
         }
@@ -204,6 +210,22 @@ mod tests {
         assert_eq!(names.answered(now, "a", answer(&["192.0.2.1"], 30), 0.5), []);
         assert_eq!(names.answered(now, "a", Err("refused".to_owned()), 0.0).len(), 1);
         assert_eq!(names.next(), Some(now + Duration::from_millis(750)));
+    }
+
+    #[test]
+    fn a_cluster_with_other_names_of_which_none_is_found_has_no_endpoints() {
+        let now = crate::clock::now();
+        let mut names = Names::default();
+        names.apply(now, &targets(&[("x", &[("a", 80)]), ("y", &[("a", 80)])]));
+        names.answered(now, "a", answer(&["192.0.2.1"], 30), 0.5);
+        let others = targets(&[("x", &[("b", 80), ("c", 80)]), ("y", &[("a", 80)])]);
+        assert_eq!(names.apply(now, &others), [told("y", &["192.0.2.1:80"])], "what was known stays for now");
+        let failed = |host: &str| Event::Failed(host.to_owned(), "refused".to_owned());
+        let mut fails = |host| names.answered(now, host, Err("refused".to_owned()), 0.5);
+        assert_eq!(fails("b"), [failed("b")], "there is still hope");
+        assert_eq!(fails("c"), [failed("c"), told("x", &[])]);
+        assert_eq!(fails("c"), [failed("c")]);
+        assert_eq!(names.answered(now, "c", answer(&["192.0.2.3"], 30), 0.5), [told("x", &["192.0.2.3:80"])]);
     }
 
     #[test]
