@@ -109,7 +109,8 @@ fn serve(count: usize) -> (Kept, Arc<Published>, Environment, Scaler, [usize; 3]
     let setup = Setup { registry, telemetry, bell, ceiling: 100, flavour: Flavour::Pilotlight, pace };
     let scaler = Scaler::spawn(setup, |_| Box::new(Nobody));
     let at = LIVE.load(Relaxed);
-    scaler.apply(&loaded.config.revisions);
+    scaler.expect(&loaded.config.revisions);
+    scaler.retain(&loaded.config.revisions);
     let scaling = LIVE.load(Relaxed) - at;
     drop((loaded.config, loaded.report, loaded.quarantined, loaded.blockers));
     let all = LIVE.load(Relaxed) - before;
@@ -146,7 +147,8 @@ fn what_a_reload_replaces_is_let_go() {
             let loaded = load(std::slice::from_ref(&file), &options, None);
             let compiled = compile(&loaded.config, u64::from(version), None, &environment);
             published.publish(compiled.snapshot);
-            scaler.apply(&loaded.config.revisions);
+            scaler.expect(&loaded.config.revisions);
+            scaler.retain(&loaded.config.revisions);
             drop((loaded, file));
             live.push(LIVE.load(Relaxed));
         }

@@ -21,7 +21,7 @@ use crate::worker::Order;
 use parking_lot::Mutex;
 use proxy_config::load::{Kept, Loaded, Options, load};
 use proxy_config::model::{self, Config};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -68,6 +68,8 @@ struct State {
     swept: HashMap<Arc<str>, Instant>,
     /// What was said about identities that are simulated.
     simulated: Vec<simulated::Said>,
+    /// What could not be made of what is served.
+    told: BTreeSet<String>,
     /// Certificates whose end was warned of.
     ending: HashSet<String>,
 }
@@ -133,6 +135,7 @@ impl Engine {
 
     /// From now on functions are started and names looked up, at first those of `config`.
     pub(super) fn attach(&self, scaler: Scaler, discover: Discover, config: &Config) {
+        scaler.expect(&config.revisions);
         // Nothing else sets it.
         let _ = self.rest.set((scaler, discover));
         let _one_at_a_time = self.state.lock();
@@ -219,27 +222,28 @@ impl Engine {
         let (args, telemetry) = (&self.parts.args, &self.parts.environment.telemetry);
         let access_log = state.log.wanted(args, telemetry, &config.mesh);
         let compiled = compile(config, state.generation, access_log, &self.parts.environment);
-        for problem in &compiled.problems {
-            tracing::error!("{problem}");
-        }
-        compiled.warnings.iter().for_each(|warning| tracing::error!("{warning}"));
+        let told: BTreeSet<String> = compiled.problems.into_iter().chain(compiled.warnings).collect();
+        told.difference(&state.told).for_each(|problem| tracing::error!("{problem}"));
+        state.told = told;
         let said = simulated::said(config, &self.parts.args);
         said.iter().filter(|said| !state.simulated.contains(said)).for_each(simulated::Said::log);
         state.simulated = said;
         let keyring = &self.parts.environment.keyring;
         self.parts.environment.telemetry.secure.certificates(keyring.shown());
+        // Nobody is sent to what the scaler does not know, or takes for gone.
+        if let Some((scaler, _)) = self.rest.get() {
+            scaler.expect(&config.revisions);
+        }
         self.parts.published.publish(compiled.snapshot);
         self.listen(state, &config.listeners);
-        if self.rest.get().is_some() {
-            self.tell(config);
-        }
+        self.tell(config);
         self.parts.environment.registry.prune();
         self.parts.environment.telemetry.sweep(clock::now());
     }
 
     fn tell(&self, config: &Config) {
         let Some((scaler, discover)) = self.rest.get() else { return };
-        scaler.apply(&config.revisions);
+        scaler.retain(&config.revisions);
         let names = |cluster: &model::Cluster| match &cluster.endpoints {
             model::Endpoints::Dns(targets) => Some((cluster.name.clone(), targets.clone())),
             _ => None,

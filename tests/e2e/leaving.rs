@@ -11,14 +11,14 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 /// A websocket to the function `chat`, and what drives it.
-struct Chat {
+pub struct Chat {
     runtime: Runtime,
     socket: WebSocketStream<TcpStream>,
 }
 
 impl Chat {
     #[track_caller]
-    fn open(front: Target) -> Chat {
+    pub fn open(front: Target) -> Chat {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let socket = runtime.block_on(async {
             let stream = TcpStream::connect(front.address()).await.unwrap();
@@ -31,7 +31,7 @@ impl Chat {
     }
 
     /// Whether a message comes back.
-    fn answers(&mut self) -> bool {
+    pub fn answers(&mut self) -> bool {
         let socket = &mut self.socket;
         let talk = async {
             socket.send(Message::text("still there?")).await.ok()?;
@@ -41,7 +41,7 @@ impl Chat {
         self.runtime.block_on(talk).is_some()
     }
 
-    fn close(mut self) {
+    pub fn close(mut self) {
         self.runtime.block_on(self.socket.close(None)).unwrap();
     }
 }

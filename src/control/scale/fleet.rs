@@ -140,21 +140,10 @@ impl Fleet {
         std::mem::take(&mut self.floor.probes)
     }
 
-    /// The revisions that exist from now on.
-    pub fn apply(&mut self, now: Instant, revisions: &[Arc<Revision>]) {
+    /// These revisions exist from now on, and for now whatever else did.
+    pub fn expect(&mut self, now: Instant, revisions: &[Arc<Revision>]) {
         if self.ending {
             return;
-        }
-        let stay: HashSet<&str> = revisions.iter().map(|revision| revision.key.as_str()).collect();
-        for (key, unit) in &mut self.units {
-            if !stay.contains(&**key) && unit.removed.is_none() {
-                unit.removed = Some(now);
-            }
-        }
-        for key in self.asleep.keys().filter(|key| !stay.contains(&***key)).cloned().collect::<Vec<_>>() {
-            // It leaves as all do: somebody may just have begun to wait.
-            self.wake(now, &key);
-            self.units.get_mut(&key).into_iter().for_each(|unit| unit.removed = Some(now));
         }
         let mut new = Vec::new();
         for revision in revisions {
@@ -170,6 +159,25 @@ impl Fleet {
         for revision in new {
             self.add(now, Revision::clone(revision));
             self.look(now, &revision.key.as_str().into());
+        }
+    }
+
+    /// No revision but these exists any more.
+    pub fn retain(&mut self, now: Instant, revisions: &[Arc<Revision>]) {
+        if self.ending {
+            return;
+        }
+        let stay: HashSet<&str> = revisions.iter().map(|revision| revision.key.as_str()).collect();
+        let gone = |key: &&Arc<str>| !stay.contains(&***key);
+        // One that sleeps leaves as all do: somebody may just have begun to wait.
+        let asleep: Vec<_> = self.asleep.keys().filter(gone).cloned().collect();
+        asleep.iter().for_each(|key| self.wake(now, key));
+        let leaving: Vec<_> = self.units.keys().filter(gone).cloned().collect();
+        for key in leaving {
+            if let Some(unit) = self.units.get_mut(&key) {
+                unit.removed.get_or_insert(now);
+            }
+            self.look(now, &key);
         }
     }
 

@@ -96,11 +96,19 @@ impl Scaler {
         scaler
     }
 
-    /// The revisions that exist from now on. Those that stay keep their instances, those that went are
-    /// drained and their waiting exchanges answered.
-    pub fn apply(&self, revisions: &[Arc<Revision>]) {
+    /// These revisions exist from now on, those that are known with their instances. To be called before requests can
+    /// be for them: one that was gone and is back has then forgotten that.
+    pub fn expect(&self, revisions: &[Arc<Revision>]) {
         let _inside = self.runtime.enter();
-        self.fleet.lock().apply(clock::now(), revisions);
+        self.fleet.lock().expect(clock::now(), revisions);
+        self.changed.notify_one();
+    }
+
+    /// No others exist any more: they are drained and their waiting exchanges answered. To be called when no new
+    /// request can be for one of them.
+    pub fn retain(&self, revisions: &[Arc<Revision>]) {
+        let _inside = self.runtime.enter();
+        self.fleet.lock().retain(clock::now(), revisions);
         self.changed.notify_one();
     }
 

@@ -93,6 +93,14 @@ fn shared(revisions: &[Revision]) -> Vec<Arc<Revision>> {
     revisions.iter().cloned().map(Arc::new).collect()
 }
 
+impl Fleet {
+    /// Exactly these from now on.
+    fn apply(&mut self, now: Instant, revisions: &[Arc<Revision>]) {
+        self.expect(now, revisions);
+        self.retain(now, revisions);
+    }
+}
+
 impl World {
     fn new(ceiling: u32, revisions: &[Revision]) -> World {
         World::of(setup(ceiling), revisions)
@@ -475,7 +483,7 @@ fn a_real_process_is_woken_serves_and_is_ended() {
             Scaler::spawn(setup, |events| Box::new(Processes::new(crate::driver::tests::settings(), events)));
         let mut hello = revision("hello", 1, 0);
         hello.command = Command::Run(crate::driver::tests::myself("driver::tests::acts_as_server"));
-        scaler.apply(&shared(&[hello]));
+        scaler.expect(&shared(&[hello]));
         let members = registry.revision("default/hello");
         let taken = members.take_or_wait(Balance::LeastRequest, None, &mut Rng::with_seed(1), &[], || {
             Ok(Ask::at(clock::now()))

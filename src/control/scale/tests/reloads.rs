@@ -157,3 +157,19 @@ fn a_revision_that_comes_back_as_another_program_serves_nobody_by_the_old_one() 
     assert!(answer(&mut ticket).is_none(), "the old one is not asked again");
     assert_eq!(world.started(), [1, 2]);
 }
+
+#[test]
+fn who_comes_for_what_is_expected_back_is_not_told_that_it_has_gone() {
+    let hello = revision("hello", 1, 1);
+    let mut world = World::awake(hello.clone());
+    world.reload(&[]);
+    let mut late = world.wait("hello");
+    world.hear();
+    assert_eq!(fault(&mut late), Some(Kind::Removed), "an exchange of the old configuration");
+    // Routes to it are published after this, and what has gone is told after that.
+    world.fleet.expect(world.now, &shared(&[hello]));
+    let slot = world.take("hello");
+    assert!(slot.is_ok(), "{:?}", slot.err());
+    world.hear();
+    assert!(world.fleet.units.values().all(|unit| unit.removed.is_none()));
+}
