@@ -134,7 +134,12 @@ fn a_function_that_goes_and_comes_under_load_loses_nobody_and_leaves_nothing() {
                     let answer = kept.send(ask(mesh, "/?delay=5ms"));
                     // Who waited for it when it went is told so; who comes later finds no such host.
                     let gone = answer.status == 503 && answer.text() == "the function was removed";
-                    assert!(gone || [200, 502].contains(&answer.status), "{} {}", answer.status, answer.text());
+                    assert!(
+                        gone || [200, 502].contains(&answer.status),
+                        "{} {}",
+                        answer.status,
+                        answer.text()
+                    );
                     served.fetch_add(usize::from(answer.status == 200), Ordering::SeqCst);
                 }
             });

@@ -97,6 +97,7 @@ impl Cast {
             yaml::service_entry("se.test", "HTTP", &[two]),
             yaml::service_entry("se.test", "HTTP", &[]),
             yaml::service_entry("se.test", "HTTP2", &[self.newer.address()]),
+            looked_up.replace("localhost", "nobody.invalid"),
             looked_up,
         ]
     }
@@ -204,7 +205,7 @@ fn rules() -> Vec<String> {
         yaml::destination_rule("se.test", "connectionPool: {tcp: {maxConnections: 3}}"),
         yaml::destination_rule(
             "se.test",
-            "outlierDetection: {consecutive5xxErrors: 1, maxEjectionPercent: 100}",
+            "outlierDetection: {consecutive5xxErrors: 1, maxEjectionPercent: 100, interval: 1s, baseEjectionTime: 1s}",
         ),
         yaml::destination_rule("se.test", "tls: {mode: SIMPLE}"),
         subsets.to_owned(),
