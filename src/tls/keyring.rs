@@ -8,14 +8,14 @@ use super::cipher::with_suites;
 use super::client::{Client, Protocols};
 use super::configure::{client_config, server_terms};
 use super::inbound::Inbound;
-use super::material::{self, Material, Roots, Trouble};
+use super::kept::{Kept, files, in_directory, source};
+use super::material::{self, Material, Roots};
 use super::server::{Choice, Passthrough, Servers, Terms};
 use super::verify::{Ask, ClientCheck};
 use super::{HTTP1, HTTP2, HTTP10, provider};
-use crate::clock;
 use parking_lot::Mutex;
 use proxy_config::model::{
-    ClientMode, ClientTls, Credential, Mtls, OwnPort, Pem, ServerMode, TlsServer, TlsVersion,
+    ClientMode, ClientTls, Credential, Mtls, OwnPort, ServerMode, TlsServer, TlsVersion,
 };
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;
@@ -23,8 +23,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// How often a pair that does not fit together is read again, and how long after: it is being replaced.
-const AGAIN: (u32, Duration) = (5, Duration::from_millis(20));
 /// Of a certificate's life: when less is left, its end is warned of. Those that are renewed by themselves are
 /// renewed earlier.
 const WARN_AT: u32 = 5;
@@ -73,15 +71,6 @@ struct State {
     checks: HashMap<String, Arc<ClientCheck>>,
     clients: HashMap<String, Arc<Client>>,
     system: Option<Result<Arc<Roots>, String>>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    credential: Credential,
-    good: Option<Material>,
-    problem: Option<String>,
-    /// Asked for since the last [`Keyring::begin`].
-    used: bool,
 }
 
 impl Keyring {
@@ -140,13 +129,8 @@ impl Keyring {
             let problem = kept.problem.clone();
             kept.look();
             changed |= before != kept.good.as_ref().map(|good| good.digest.clone());
-            if let Some(now) = kept.problem.as_ref().filter(|now| problem.as_ref() != Some(now)) {
-                let meanwhile = if kept.good.is_some() {
-                    "what was good before stays in force"
-                } else {
-                    "there is none before it"
-                };
-                tracing::warn!("certificate: {now}; {meanwhile}");
+            if kept.problem != problem {
+                kept.tell();
             }
         }
         changed
@@ -418,6 +402,9 @@ impl State {
         if kept.credential != *credential {
             kept.credential = credential.clone();
             kept.look();
+            if kept.good.is_some() {
+                kept.tell();
+            }
         }
         match &kept.good {
             Some(good) => Ok(good.clone()),
@@ -426,65 +413,7 @@ impl State {
     }
 }
 
-impl Kept {
-    fn look(&mut self) {
-        let mut tries = AGAIN.0;
-        self.problem = loop {
-            match material::load(&self.credential) {
-                Ok(material) => {
-                    let now = clock::wall();
-                    let before = self.good.as_ref().filter(|good| good.is_unusable(now).is_none());
-                    let unusable = before.and(material.is_unusable(now));
-                    self.good = Some(match before {
-                        // Authorities are what the files say all the same: one that is taken back is gone.
-                        Some(before) if unusable.is_some() => material.with_pair_of(before),
-                        _ => material,
-                    });
-                    break unusable;
-                }
-                Err(Trouble::Mismatch(_)) if tries > 0 && files(&self.credential).next().is_some() => {
-                    tries -= 1;
-                    std::thread::sleep(AGAIN.1);
-                }
-                Err(trouble) => break Some(trouble.text()),
-            }
-        };
-    }
-}
-
 /// Pins are also written in capitals and with colons.
 fn plain_hex(text: &str) -> String {
     text.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase()
-}
-
-fn in_directory(directory: &Path) -> Credential {
-    let set = |chain: &str, key: &str, roots: &str| Credential {
-        pair: Some((Pem::File(directory.join(chain)), Pem::File(directory.join(key)))),
-        roots: Some(Pem::File(directory.join(roots))),
-        ..Credential::default()
-    };
-    // The first unless only the second is there; which it is may be known only later.
-    if !directory.join("cert-chain.pem").exists() && directory.join("tls.crt").exists() {
-        set("tls.crt", "tls.key", "ca.crt")
-    } else {
-        set("cert-chain.pem", "key.pem", "root-cert.pem")
-    }
-}
-
-fn texts(credential: &Credential) -> impl Iterator<Item = &Pem> {
-    let pair = credential.pair.iter().flat_map(|(chain, key)| [chain, key]);
-    pair.chain(&credential.roots).chain(&credential.revoked)
-}
-
-fn files(credential: &Credential) -> impl Iterator<Item = &Path> {
-    texts(credential).filter_map(|pem| match pem {
-        Pem::File(path) => Some(path.as_path()),
-        Pem::Text { .. } => None,
-    })
-}
-
-/// Where a credential comes from, without what it says.
-fn source(credential: &Credential) -> String {
-    let names: Vec<String> = texts(credential).map(material::name).collect();
-    if names.is_empty() { credential.missing.clone().unwrap_or_default() } else { names.join(", ") }
 }

@@ -80,7 +80,7 @@ impl Material {
     /// The same with the certificate and key of another.
     pub(super) fn with_pair_of(self, other: &Material) -> Material {
         // Not what is made of these files once their pair is of use.
-        let digest = format!("{} without its pair", self.digest).into();
+        let digest = hex(&sha256(format!("{} {}", self.digest, other.digest).as_bytes())).into();
         Material { own: other.own.clone(), digest, ..self }
     }
 }

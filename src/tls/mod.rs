@@ -10,6 +10,7 @@ mod client;
 mod configure;
 mod hello;
 mod inbound;
+mod kept;
 mod keyring;
 mod material;
 mod names;

@@ -181,6 +181,42 @@ fn certificates_in_files_are_replaced_under_load_without_a_failure() {
 }
 
 #[test]
+fn a_secret_that_does_not_fit_is_told_of_and_its_authorities_hold() {
+    use base64::Engine;
+    let origin = Origin::h1().reply("hello");
+    let (directory, other) = (certificates(), certificates());
+    let read = |from: &Directory, name: &str| {
+        let text = std::fs::read(from.path().join(name)).unwrap();
+        base64::engine::general_purpose::STANDARD.encode(text)
+    };
+    let secret = |key: &str, authority: &Directory| {
+        format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: cred}}\ntype: kubernetes.io/tls\ndata: {{tls.crt: {}, \
+             tls.key: {}, ca.crt: {}}}\n",
+            read(&directory, "hosts/shop.example/tls.crt"),
+            read(&directory, &format!("hosts/{key}/tls.key")),
+            read(authority, "ca.crt")
+        )
+    };
+    let server = "  - port: {number: 8443, name: https, protocol: HTTPS}\n    hosts: [shop.example]\n    tls: {mode: \
+                  MUTUAL, credentialName: cred}\n";
+    let text = |secret: String| gateway(&[server.to_owned()], origin.address()) + &secret;
+    let proxy = Proxy::with(text(secret("shop.example", &directory))).start();
+    let ask = || {
+        let home = file(&directory, "default/client");
+        let (chain, key) = (format!("{home}/cert-chain.pem"), format!("{home}/key.pem"));
+        curl(&proxy, &directory, "shop.example", &["--cert", &chain, "--key", &key]).stdout.ends_with("200 2")
+    };
+    assert!(ask());
+    proxy.write("config.yaml", &text(secret("other.example", &directory)));
+    let line = proxy.logs("do not belong together");
+    assert!(line.contains("Secret default/cred") && line.contains("stays in force"), "{line}");
+    assert!(ask());
+    proxy.write("config.yaml", &text(secret("other.example", &other)));
+    assert!(becomes_true(seconds(5), || !ask()), "clients of an authority that is gone are refused");
+}
+
+#[test]
 fn plaintext_is_sent_to_https_where_the_gateway_says_so_and_nothing_is_served() {
     let origin = Origin::h1().reply("hello");
     let directory = certificates();

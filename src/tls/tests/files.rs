@@ -53,14 +53,11 @@ fn a_pair_that_has_expired_replaces_none_that_has_not_but_authorities_are_what_t
     let first = terms(&keyring).unwrap();
     let ends = keyring.shown()[0].not_after;
     folder.put(&td, "b", -60);
-    // The session tickets of before are no more: who may come may have changed.
-    assert!(keyring.refresh());
-    let kept = terms(&keyring).unwrap();
+    assert!(!keyring.refresh());
     assert_eq!(keyring.shown()[0].not_after, ends);
     assert!(keyring.shown()[0].problem.as_ref().unwrap().contains("has expired"));
     assert_eq!(keyring.trouble(clock::wall()), None);
-    assert!(kept.asks_the_same(&first));
-    assert!(!keyring.refresh(), "nothing has changed since");
+    assert!(std::sync::Arc::ptr_eq(&first, &terms(&keyring).unwrap()));
     let other = Authority::new("td").unwrap();
     std::fs::write(folder.0.join("root-cert.pem"), &other.certificate).unwrap();
     assert!(keyring.refresh());
@@ -75,4 +72,31 @@ fn a_pair_that_has_expired_replaces_none_that_has_not_but_authorities_are_what_t
     let keyring = Keyring::new(Some(&late.0));
     assert!(terms(&keyring).is_some());
     assert!(keyring.trouble(clock::wall()).unwrap().contains("expired"));
+}
+
+#[test]
+fn authorities_are_taken_back_though_a_pair_does_not_fit_or_is_not_there() {
+    let (td, other) = (Authority::new("td").unwrap(), Authority::new("td").unwrap());
+    let folder = Folder::with(&td, "b");
+    let both = td.certificate.clone() + &other.certificate;
+    std::fs::write(folder.0.join("root-cert.pem"), both).unwrap();
+    let keyring = Keyring::new(Some(&folder.0));
+    let first = terms(&keyring).unwrap();
+    let ends = keyring.shown()[0].not_after;
+    let stranger = Folder::with(&td, "b");
+    std::fs::copy(stranger.0.join("key.pem"), folder.0.join("key.pem")).unwrap();
+    assert!(!keyring.refresh());
+    std::fs::write(folder.0.join("root-cert.pem"), &td.certificate).unwrap();
+    assert!(keyring.refresh());
+    let second = terms(&keyring).unwrap();
+    assert!(!second.asks_the_same(&first));
+    assert!(!keyring.refresh(), "nothing has changed since");
+    std::fs::remove_file(folder.0.join("cert-chain.pem")).unwrap();
+    std::fs::write(folder.0.join("root-cert.pem"), &other.certificate).unwrap();
+    assert!(keyring.refresh());
+    assert!(!terms(&keyring).unwrap().asks_the_same(&second));
+    assert_eq!(keyring.shown()[0].not_after, ends);
+    // Authorities that cannot be read are those of before.
+    std::fs::write(folder.0.join("root-cert.pem"), "nothing").unwrap();
+    assert!(!keyring.refresh());
 }
