@@ -73,15 +73,15 @@ async fn ask(connection: &Connection, snapshot: &Snapshot, closing: &mut Closing
     };
     let destination =
         closing.target.as_ref().and_then(|target| snapshot.destinations.get(&*target.cluster)).cloned();
-    let workload = destination.as_ref().map_or(connection.address, |destination| destination.workload);
+    let to = destination.as_ref().map(|destination| destination.workload);
     let listener = snapshot.listeners.get(connection.listener).and_then(Option::as_ref);
-    if let Some(own) = listener.and_then(|listener| listener.guard.as_ref()) {
+    if let Some((listener, own)) = listener.and_then(|listener| Some((listener, listener.guard.as_ref()?))) {
         closing.parts = door;
-        guard::pass(connection, own, workload, At::Door, closing).await?;
+        guard::pass(connection, own, listener.asked_at(connection.address, to), At::Door, closing).await?;
     }
     if let (Some(own), Some(parts)) = (destination.as_ref().and_then(|to| to.guard.as_ref()), behind) {
         closing.parts = parts;
-        guard::pass(connection, own, workload, At::Destination, closing).await?;
+        guard::pass(connection, own, to.unwrap_or(connection.address), At::Destination, closing).await?;
     }
     Ok(())
 }

@@ -162,7 +162,7 @@ async fn reply(
         && !matches!(step, Err(Fault { kind: Kind::BadRequest, .. }))
     {
         // Before anybody learns what is routed and what is not.
-        let workload = known_target(&step, closing).unwrap_or(connection.address);
+        let workload = listener.asked_at(connection.address, known_target(&step, closing));
         if own.changes_heads()
             && let Ok(Step::Forward(_, target)) = &step
             && let Some(destination) = &target.destination

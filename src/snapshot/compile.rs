@@ -213,6 +213,10 @@ impl<'a> Compiler<'a> {
         Listener {
             name: wanted.name.as_str().into(),
             direction,
+            port: match wanted.bind {
+                model::Bind::GatewayPort(port) => Some(port),
+                _ => None,
+            },
             security: self.secure.listener(wanted),
             tables,
             unrouted,

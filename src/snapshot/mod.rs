@@ -71,6 +71,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Which side of the service it stands on.
     pub direction: Direction,
+    /// The number of its Gateways' port, which need not be the one that is bound.
+    pub port: Option<u16>,
     /// What it does with TLS.
     pub security: Security,
     /// The routes.
@@ -87,6 +89,17 @@ pub struct Listener {
     pub simulated: Simulated,
     /// What it believes of who came before, and passes on.
     pub forwarding: Forwarding,
+}
+
+impl Listener {
+    /// What its own policies call the destination of a request: a gateway is one itself, a workload's side stands for the
+    /// port of the program that is meant. `local`: where the client connected; `to`: where the request goes.
+    pub fn asked_at(&self, local: SocketAddr, to: Option<SocketAddr>) -> SocketAddr {
+        match self.direction {
+            Direction::Gateway => SocketAddr::new(local.ip(), self.port.unwrap_or(local.port())),
+            Direction::Inbound | Direction::Outbound => to.unwrap_or(local),
+        }
+    }
 }
 
 /// Who clients without a certificate are taken for.

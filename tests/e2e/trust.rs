@@ -294,6 +294,34 @@ fn a_gateway_asks_who_came_to_it_and_what_is_behind_it_sees_the_gateway() {
 }
 
 #[test]
+fn policies_of_a_gateway_name_its_own_port_and_those_behind_it_theirs() {
+    let origin = Origin::h1().reply("ok");
+    let own = origin.address().port().to_string();
+    let front = "selector: {matchLabels: {istio: ingressgateway}}, action: DENY";
+    let edge = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: {istio: \
+                ingressgateway}\n  servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: ['*']}]\n---\n";
+    for (namespace, selector, port, status) in [
+        ("istio-system", front, "8080", 403),
+        ("istio-system", front, &*own, 200),
+        ("default", "action: DENY", "8080", 200),
+        ("default", "action: DENY", &*own, 403),
+    ] {
+        for rule in [
+            format!("to: [{{operation: {{ports: ['{port}']}}}}]"),
+            format!("when: [{{key: destination.port, values: ['{port}']}}]"),
+        ] {
+            let spec = format!("{{{selector}, rules: [{{{rule}}}]}}");
+            let text = yaml::service_entry("upstream.test", "HTTP", &[origin.address()])
+                + edge
+                + &bound("all", "shop.example", "edge")
+                + &object("AuthorizationPolicy", "p", namespace, &spec);
+            let proxy = Proxy::with(text).start();
+            proxy.gateway(8080).get("/").host("shop.example").send().expect(status);
+        }
+    }
+}
+
+#[test]
 fn who_names_no_host_reaches_nothing_behind_a_gateway_that_asks_for_certificates() {
     let origin = Origin::h1().reply("ok");
     let town = Town::of(&["shop/front"]);
