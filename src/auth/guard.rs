@@ -117,6 +117,12 @@ impl Guard {
         self.jwt.is_some() || self.asks_others()
     }
 
+    /// Whether tokens fill fields that routes may look at.
+    #[inline]
+    pub fn fills_fields(&self) -> bool {
+        self.jwt.as_ref().is_some_and(Jwt::fills_fields)
+    }
+
     /// The providers that are to be asked about this request, with the rule that says so.
     pub fn providers<'g>(&'g self, facts: &'g Facts<'_>) -> impl Iterator<Item = (&'g Arc<str>, &'g Id)> {
         self.custom.iter().filter_map(|custom| Some((&custom.provider, first(&custom.rules, facts)?)))

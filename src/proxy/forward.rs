@@ -156,7 +156,7 @@ async fn reply(
     closing.record.grpc = seen.any(Seen::CONTENT_TYPE) && grpc::is_grpc(&closing.parts.headers);
     normalize::path(&mut closing.parts, snapshot.path_normalization)?;
     again::keep_door(seen, closing);
-    let step = step(connection, listener, closing, seen);
+    let mut step = step(connection, listener, closing, seen);
     admitted(connection, listener, &step, closing)?;
     if let Some(own) = &listener.guard
         && !matches!(step, Err(Fault { kind: Kind::BadRequest, .. }))
@@ -170,6 +170,11 @@ async fn reply(
             keep_to_move(destination, closing);
         }
         guard::pass(connection, own, workload, At::Door, closing).await?;
+        if own.fills_fields() {
+            // By what its token says, not by what the client wrote there.
+            step = self::step(connection, listener, closing, seen);
+            admitted(connection, listener, &step, closing)?;
+        }
     }
     match step {
         Ok(Step::Forward(forwarding, target)) => forward(connection, forwarding, target, seen, closing).await,

@@ -17,6 +17,10 @@ fn object(kind: &str, name: &str, namespace: &str, spec: &str) -> String {
     )
 }
 
+/// A Gateway on port 8080, in plaintext.
+const EDGE: &str = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: {istio: \
+                    ingressgateway}\n  servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: ['*']}]\n---\n";
+
 /// A Gateway with one TLS server on port 8443.
 fn gateway(town: &Town, name: &str, host: &str, tls: &str) -> String {
     let home = town.file("hosts/shop.example");
@@ -219,9 +223,6 @@ fn clients_that_begin_a_handshake_and_say_no_more_keep_nobody_out() {
 #[test]
 fn a_request_that_waits_keeps_its_token_when_its_revision_is_replaced() {
     let issuer = Issuer::new("k");
-    let gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: \
-                   {istio: ingressgateway}\n  servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: \
-                   ['*']}]\n---\n";
     let door = "selector: {matchLabels: {istio: ingressgateway}}";
     let rules = object(
         "RequestAuthentication",
@@ -237,7 +238,7 @@ fn a_request_that_waits_keeps_its_token_when_its_revision_is_replaced() {
     let text = |revision: &str, command: &str| {
         let function = yaml::function_running("shop", command, "", "");
         let named = format!("template:\n    metadata: {{name: shop-{revision}}}\n");
-        gateway.to_owned() + &rules + &function.replace("template:\n", &named)
+        EDGE.to_owned() + &rules + &function.replace("template:\n", &named)
     };
     let proxy = Proxy::with(text("a", "[pilotlight, echo, --start-delay, 60s]")).start();
     let token = issuer.token(json!({"iss": "i", "sub": "ann"}));
@@ -294,12 +295,38 @@ fn a_gateway_asks_who_came_to_it_and_what_is_behind_it_sees_the_gateway() {
 }
 
 #[test]
+fn routes_look_at_what_a_token_says_and_not_at_what_the_client_wrote() {
+    let (plain, special) = (Origin::h1().reply("plain"), Origin::h1().reply("special"));
+    let issuer = Issuer::new("k");
+    let rule = format!(
+        "{{selector: {{matchLabels: {{istio: ingressgateway}}}}, jwtRules: [{{issuer: i, jwks: '{}', \
+         outputClaimToHeaders: [{{header: x-role, claim: role}}]}}]}}",
+        issuer.jwks()
+    );
+    let text = yaml::service_entry("plain.test", "HTTP", &[plain.address()])
+        + &yaml::service_entry("special.test", "HTTP", &[special.address()])
+        + EDGE
+        + &object("RequestAuthentication", "t", "istio-system", &rule)
+        + "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: all}\nspec:\n  hosts: \
+           [shop.example]\n  gateways: [edge]\n  http:\n  - match: [{headers: {x-role: {exact: admin}}}]\n    route: \
+           [{destination: {host: special.test}}]\n  - route: [{destination: {host: plain.test}}]\n---\n";
+    let proxy = Proxy::with(text).start();
+    let ask = |name: &str, value: &str| {
+        proxy.gateway(8080).get("/").host("shop.example").header(name, value).send().expect(200).text()
+    };
+    let token =
+        |role: &str| format!("Bearer {}", issuer.token(json!({"iss": "i", "sub": "ann", "role": role})));
+    assert_eq!(ask("x-role", "admin"), "plain");
+    assert_eq!(ask("authorization", &token("guest")), "plain");
+    assert_eq!(ask("authorization", &token("admin")), "special");
+    assert_eq!(special.last().header("x-role"), "admin");
+}
+
+#[test]
 fn policies_of_a_gateway_name_its_own_port_and_those_behind_it_theirs() {
     let origin = Origin::h1().reply("ok");
     let own = origin.address().port().to_string();
     let front = "selector: {matchLabels: {istio: ingressgateway}}, action: DENY";
-    let edge = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: edge}\nspec:\n  selector: {istio: \
-                ingressgateway}\n  servers: [{port: {number: 8080, name: http, protocol: HTTP}, hosts: ['*']}]\n---\n";
     for (namespace, selector, port, status) in [
         ("istio-system", front, "8080", 403),
         ("istio-system", front, &*own, 200),
@@ -312,7 +339,7 @@ fn policies_of_a_gateway_name_its_own_port_and_those_behind_it_theirs() {
         ] {
             let spec = format!("{{{selector}, rules: [{{{rule}}}]}}");
             let text = yaml::service_entry("upstream.test", "HTTP", &[origin.address()])
-                + edge
+                + EDGE
                 + &bound("all", "shop.example", "edge")
                 + &object("AuthorizationPolicy", "p", namespace, &spec);
             let proxy = Proxy::with(text).start();

@@ -141,6 +141,11 @@ impl Jwt {
         *method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(PREFLIGHT)
     }
 
+    /// Whether there are fields that only a verified token may fill.
+    pub fn fills_fields(&self) -> bool {
+        self.rules.iter().any(|rule| rule.payload_header.is_some() || !rule.claim_headers.is_empty())
+    }
+
     /// Removes fields that only a verified token may fill.
     pub fn clean(&self, headers: &mut HeaderMap) {
         for rule in &self.rules {
