@@ -23,6 +23,7 @@ use http::{Response, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -178,7 +179,11 @@ async fn reply(
     }
     match step {
         Ok(Step::Forward(forwarding, target)) => forward(connection, forwarding, target, seen, closing).await,
-        Ok(Step::Answer(reply)) => Ok(*reply),
+        Ok(Step::Answer(reply)) => {
+            // Envoy says the same of redirects.
+            closing.record.details = Cow::Borrowed("direct_response");
+            Ok(*reply)
+        }
         Err(Fault { kind: Kind::UnknownHost, .. }) if snapshot.allow_any => {
             closing.nowhere(&listener.black_hole);
             let passthrough = &connection.local.passthrough;

@@ -25,8 +25,8 @@ pub struct Standing {
     judged: Cell<u64>,
     /// When the client's certificate ends.
     ends: Option<Instant>,
-    /// It would be refused now: it takes no more.
-    over: Cell<bool>,
+    /// Why it would be refused now: it takes no more.
+    over: Cell<Option<Refusal>>,
 }
 
 /// A series, and the same with the client's identity.
@@ -45,7 +45,7 @@ struct Encrypted {
 impl Standing {
     /// Of a connection in plaintext, let in by the snapshot of this generation.
     pub fn plain(generation: u64) -> Standing {
-        Standing { encrypted: None, judged: Cell::new(generation), ends: None, over: Cell::new(false) }
+        Standing { encrypted: None, judged: Cell::new(generation), ends: None, over: Cell::new(None) }
     }
 
     /// Of a connection whose handshake was done on `terms`.
@@ -68,7 +68,7 @@ impl Standing {
             judged: Cell::new(generation),
             // A certificate for all time ends beyond what the clock can say.
             ends: left.and_then(|left| now.0.checked_add(left)),
-            over: Cell::new(false),
+            over: Cell::new(None),
         }
     }
 
@@ -86,7 +86,7 @@ impl Standing {
     /// Whether it takes no more.
     #[inline]
     pub fn is_over(&self) -> bool {
-        self.over.get()
+        self.over.get().is_some()
     }
 }
 
@@ -128,15 +128,18 @@ impl Connection {
     fn judge(&self, snapshot: &Snapshot, now: Instant) -> Result<(), Fault> {
         let standing = &self.standing;
         let ended = standing.ends.is_some_and(|at| now >= at);
-        let judged =
-            if standing.over.get() || ended { Err(Refusal::Expired) } else { self.verdict(snapshot) };
+        let judged = match standing.over.get() {
+            Some(before) => Err(before),
+            None if ended => Err(Refusal::Expired),
+            None => self.verdict(snapshot),
+        };
         match judged {
             Ok(()) => {
                 standing.judged.set(snapshot.generation);
                 Ok(())
             }
             Err(refusal) => {
-                if !standing.over.replace(true) {
+                if standing.over.replace(Some(refusal)).is_none() {
                     tracing::info!(client = %self.remote, "connection ends, it would be refused now: {refusal}");
                 }
                 Err(Fault::because(Kind::TrustEnded, refusal))
@@ -151,7 +154,8 @@ impl Connection {
         let encrypted = self.standing.encrypted.as_deref();
         let terms = match (&listener.security, encrypted) {
             (Security::Plain, None) => return Ok(()),
-            (Security::Plain, Some(_)) | (Security::Servers(_), None) => return Err(Refusal::NotTls),
+            (Security::Plain, Some(_)) => return Err(Refusal::IsTls),
+            (Security::Servers(_), None) => return Err(Refusal::NotTls),
             (Security::Servers(servers), Some(encrypted)) => {
                 match servers.find(encrypted.secured.sni.as_deref()) {
                     Some(Choice::Terminate(terms)) => terms,
@@ -161,7 +165,7 @@ impl Connection {
             }
             (Security::Mesh(inbound), None) if inbound.takes_plaintext() => return Ok(()),
             (Security::Mesh(_), None) => return Err(Refusal::NoCertificate),
-            (Security::Mesh(inbound), Some(_)) if !inbound.takes_tls() => return Err(Refusal::NotTls),
+            (Security::Mesh(inbound), Some(_)) if !inbound.takes_tls() => return Err(Refusal::IsTls),
             (Security::Mesh(inbound), Some(_)) => inbound.terms().ok_or(Refusal::Unprepared)?,
         };
         let Some(encrypted) = encrypted else { return Ok(()) };

@@ -40,6 +40,8 @@ pub enum Refusal {
     Alert,
     /// What came is not TLS.
     NotTls,
+    /// What came is TLS, where none is spoken any more.
+    IsTls,
     /// It took too long.
     Timeout,
     /// Too many handshakes at once.
@@ -52,7 +54,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every one, for metrics.
-    pub const ALL: [Refusal; 20] = [
+    pub const ALL: [Refusal; 21] = [
         Refusal::NoCertificate,
         Refusal::UnknownAuthority,
         Refusal::Expired,
@@ -69,6 +71,7 @@ impl Refusal {
         Refusal::OurCertificate,
         Refusal::Alert,
         Refusal::NotTls,
+        Refusal::IsTls,
         Refusal::Timeout,
         Refusal::TooMany,
         Refusal::Gone,
@@ -94,6 +97,7 @@ impl Refusal {
             Refusal::OurCertificate => "our_certificate",
             Refusal::Alert => "alert",
             Refusal::NotTls => "not_tls",
+            Refusal::IsTls => "is_tls",
             Refusal::Timeout => "timeout",
             Refusal::TooMany => "too_many",
             Refusal::Gone => "gone",
@@ -168,6 +172,7 @@ impl fmt::Display for Refusal {
             Refusal::OurCertificate => "it refused our certificate",
             Refusal::Alert => "it gave up the handshake",
             Refusal::NotTls => "what it sent is not TLS",
+            Refusal::IsTls => "what it sent is TLS, and plaintext is spoken here now",
             Refusal::Timeout => "the handshake took too long",
             Refusal::TooMany => "too many handshakes at once",
             Refusal::Gone => "it went away during the handshake",

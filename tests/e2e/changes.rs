@@ -3,8 +3,10 @@
 
 use crate::leaving::Chat;
 use crate::support::process::alive;
+use crate::support::secure::Dial;
 use crate::support::wait::becomes_true;
-use crate::support::{Origin, Proxy, Reply, Request, Response, Target, eventually, seconds, yaml};
+use crate::support::{Origin, Proxy, Reply, Request, Response, Target, Town, eventually, seconds, yaml};
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -302,4 +304,37 @@ fn what_cannot_be_made_of_a_policy_is_said_once_and_not_at_each_reload() {
     }
     let said = |word: &str| proxy.log().lines().filter(|line| line.contains(word)).count();
     assert_eq!(said("every token fails"), 1, "{}", proxy.log());
+}
+
+#[test]
+fn a_kept_connection_is_told_why_its_port_would_refuse_it_now() {
+    let town = Town::of(&[]);
+    town.issue(&["a.test"], &[]);
+    let [pair, key] = ["tls.crt", "tls.key"].map(|name| town.file(&format!("hosts/a.test/{name}")));
+    let gateway = |protocol: &str, tls: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: edge}}\nspec:\n  servers:\n  \
+             - {{port: {{number: 7443, name: p, protocol: {protocol}}}, hosts: ['*']{tls}}}\n---\n"
+        )
+    };
+    let plain = gateway("HTTP", "");
+    let secure =
+        gateway("HTTPS", &format!(", tls: {{mode: SIMPLE, serverCertificate: {pair}, privateKey: {key}}}"));
+    let route = yaml::virtual_service("a", "*", "- directResponse: {status: 200, body: {string: hello}}");
+    let proxy = Proxy::with(plain.clone() + &route).start();
+    let front = proxy.front();
+    let mut kept = front.connect();
+    kept.send(front.get("/one")).expect(200);
+    assert!(proxy.access_line(&["/one"]).contains(" 200 - direct_response "), "{}", proxy.output());
+    proxy.write("config.yaml", &(secure + &route));
+    let dial = Dial::new(&[], None);
+    let mut encrypted = eventually("TLS is spoken", seconds(10), || dial.to(front.address(), "a.test").ok());
+    kept.send(front.get("/two")).expect(503);
+    proxy.access_line(&["/two", "what it sent is not TLS"]);
+    proxy.write("config.yaml", &(plain + &route));
+    eventually("plaintext is spoken", seconds(10), || {
+        front.get("/").try_send().ok().filter(|a| a.status == 200)
+    });
+    encrypted.write_all(b"GET /three HTTP/1.1\r\nhost: a.test\r\n\r\n").unwrap();
+    proxy.access_line(&["/three", " 503 - ", "what it sent is TLS"]);
 }
