@@ -381,7 +381,8 @@ impl Engine {
             Event::Endpoints(cluster, found) => {
                 self.parts.environment.registry.given(&cluster).replace(&found);
             }
-            Event::Failed(name, why) => tracing::warn!("looking up {name}: {why}"),
+            // The first failure in a row is told of where it is counted.
+            Event::Failed(name, why) => tracing::debug!("looking up {name}: {why}"),
         }
     }
 

@@ -4,21 +4,36 @@ use crate::support::process::processes_with;
 use crate::support::{Origin, Proxy, eventually, seconds, together, yaml};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-#[test]
-fn a_name_is_looked_up_and_each_of_its_addresses_is_an_endpoint() {
-    let origin = Origin::h1().reply("found");
-    let port = origin.address().port();
-    let text = format!(
+fn named(address: &str, port: u16) -> String {
+    format!(
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: named}}\nspec:\n  \
          hosts: [named.test]\n  location: MESH_EXTERNAL\n  resolution: DNS\n  \
          ports: [{{number: 80, name: http, protocol: HTTP}}]\n  endpoints:\n  \
-         - {{address: localhost, ports: {{http: {port}}}}}\n---\n"
-    );
-    let proxy = Proxy::with(text).start();
+         - {{address: {address}, ports: {{http: {port}}}}}\n---\n"
+    )
+}
+
+#[test]
+fn a_name_is_looked_up_and_each_of_its_addresses_is_an_endpoint() {
+    let origin = Origin::h1().reply("found");
+    let proxy = Proxy::with(named("localhost", origin.address().port())).start();
     eventually("the name is found", seconds(10), || {
         (proxy.mesh().get("/").host("named.test").send().status == 200).then_some(())
     });
     assert_eq!(proxy.mesh().get("/").host("named.test").send().text(), "found");
+}
+
+#[test]
+fn a_host_with_another_name_that_nobody_knows_does_not_lead_to_the_one_before() {
+    let origin = Origin::h1().reply("found");
+    let port = origin.address().port();
+    let proxy = Proxy::with(named("localhost", port)).start();
+    let status = || proxy.mesh().get("/").host("named.test").send().status;
+    eventually("the name is found", seconds(10), || (status() == 200).then_some(()));
+    proxy.write("config.yaml", &named("nobody.invalid", port));
+    eventually("the other name is not found", seconds(20), || (status() == 503).then_some(()));
+    let said = proxy.log().lines().filter(|line| line.contains("nobody.invalid")).count();
+    assert_eq!(said, 1, "{}", proxy.log());
 }
 
 #[test]
