@@ -8,7 +8,9 @@ use super::closing::Closing;
 use super::lineage::{self, LINEAGE};
 use super::retry;
 use crate::fault::{Fault, Kind};
-use crate::http::{Authority, Seen, Wire, envoy, grpc, headers, response, target, upgrade, validate};
+use crate::http::{
+    Authority, Seen, Wire, envoy, grpc, headers, normalize, response, target, upgrade, validate,
+};
 use crate::record::{ColdStart, Direction};
 use crate::route::{Facts, Head, HeaderChange};
 use crate::snapshot::{Destination, Forward, Protocol, Retry, RetryOn, Target};
@@ -58,6 +60,16 @@ impl Outbound<'_> {
     }
 }
 
+/// What is spoken to a destination.
+fn wire(destination: &Destination) -> Wire {
+    match destination.cluster.protocol {
+        Protocol::Http1 => Wire::Http1,
+        Protocol::Http2 => {
+            Wire::Http2 { secure: destination.cluster.tls.as_ref().is_some_and(|tls| tls.is_outside()) }
+        }
+    }
+}
+
 /// Makes the request's head ready for every attempt.
 pub(super) fn request<'a>(
     connection: &Connection,
@@ -103,13 +115,13 @@ pub(super) fn request<'a>(
         })?),
         _ => None,
     };
-    let wire = match destination.cluster.protocol {
-        Protocol::Http1 => Wire::Http1,
-        Protocol::Http2 => {
-            Wire::Http2 { secure: destination.cluster.tls.as_ref().is_some_and(|tls| tls.is_outside()) }
-        }
-    };
+    let wire = wire(destination);
+    let rewritten = path.is_some();
     target::address(parts, seen, wire, path, authority)?;
+    if rewritten {
+        // A rule can make dot segments of what were none: policies and the destination are to see the same path.
+        normalize::path(parts, closing.snapshot.path_normalization)?;
+    }
     if wire == Wire::Http1 && closing.source.is_some() {
         target::frame(parts);
     }

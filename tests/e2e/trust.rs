@@ -323,6 +323,32 @@ fn routes_look_at_what_a_token_says_and_not_at_what_the_client_wrote() {
 }
 
 #[test]
+fn a_rewrite_makes_no_path_that_policies_and_the_destination_read_differently() {
+    let origin = Origin::h1().reply("ok");
+    let deny = object(
+        "AuthorizationPolicy",
+        "p",
+        "default",
+        "{action: DENY, rules: [{to: [{operation: {paths: ['/admin', '/admin/*']}}]}]}",
+    );
+    let text = yaml::service_entry("upstream.test", "HTTP", &[origin.address()])
+        + EDGE
+        + &deny
+        + "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: all}\nspec:\n  hosts: \
+           [shop.example]\n  gateways: [edge]\n  http:\n  - match: [{uri: {prefix: /pub}}]\n    rewrite: {uri: /}\n    \
+           route: [{destination: {host: upstream.test}}]\n---\n";
+    let proxy = Proxy::with(text).start();
+    let ask = |path: &str| proxy.gateway(8080).get(path).host("shop.example").send();
+    for path in ["/pub./admin", "/pub../admin", "/pub%2e/admin/x", "/pub./x/../admin", "/pubadmin"] {
+        assert_eq!(ask(path).status, 403, "{path}");
+    }
+    for (path, wanted) in [("/pub../x", "/x"), ("/pub/x", "//x"), ("/pub./a?b=/../c", "/a?b=/../c")] {
+        ask(path).expect(200);
+        assert_eq!(origin.last().uri.to_string(), wanted, "{path}");
+    }
+}
+
+#[test]
 fn policies_of_a_gateway_name_its_own_port_and_those_behind_it_theirs() {
     let origin = Origin::h1().reply("ok");
     let own = origin.address().port().to_string();
