@@ -3,7 +3,7 @@
 use super::Connection;
 use super::body::{Held, Live, ResponseBody};
 use super::closing::Closing;
-use super::{tunnel, unsent};
+use super::{denial, tunnel, unsent};
 use crate::clock;
 use crate::fault::{Fault, Kind};
 use crate::http::grpc;
@@ -97,6 +97,7 @@ pub(super) fn to_fault(mut fault: Fault, mut closing: Box<Closing>) -> Response<
         Some(told) => (told.body.take(), std::mem::take(&mut told.headers)),
         None => (None, HeaderMap::new()),
     };
+    denial::of_exchange(&closing, &fault);
     closing.fail(fault);
     // Nobody may be there to read it, but hyper wants an answer.
     let mut status = if row.status == 0 { 400 } else { row.status };

@@ -6,6 +6,7 @@
 use super::Connection;
 use super::closing::Closing;
 use super::custom;
+use super::denial;
 use crate::auth::jwt::{Accepted, Jwt, Mistake};
 use crate::auth::{Denied, Event, Facts, Guard, Identity};
 use crate::clock;
@@ -16,12 +17,10 @@ use crate::snapshot::{Listener, Simulated};
 use bytes::Bytes;
 use http::header::{PROXY_AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, request};
-use serde_json::{Map, Value};
 use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Of the path in a realm.
 const REALM_PATH: usize = 256;
@@ -47,43 +46,10 @@ pub(super) async fn pass(
     closing: &mut Closing,
 ) -> Result<(), Fault> {
     let verdict = judge(connection, guard, workload, at, closing).await;
-    if let (Err(fault), Some(sink)) = (&verdict, connection.local.telemetry.audit.sink()) {
-        let mut said = said(connection, at, closing);
-        let row = fault.kind.row();
-        let details = fault.told.as_ref().map(|told| &*told.details).filter(|details| !details.is_empty());
-        said.insert("fault".to_owned(), fault.kind.name().into());
-        said.insert("details".to_owned(), details.unwrap_or(row.details).into());
-        let status = if fault.advice.status == 0 { row.status } else { fault.advice.status };
-        said.insert("status".to_owned(), status.into());
-        if let Some(reason) = &fault.reason {
-            said.insert("reason".to_owned(), (**reason).into());
-        }
-        connection.local.audit.audit(sink, "denied", said);
+    if let Err(fault) = &verdict {
+        denial::of_guard(connection, at, closing, fault);
     }
     verdict
-}
-
-/// What the audit stream says about an exchange: nothing that a token or a query could be in.
-fn said(connection: &Connection, at: At, closing: &Closing) -> Map<String, Value> {
-    let parts = &closing.parts;
-    let mut said = Map::new();
-    let mut say = |name: &str, value: &str| drop(said.insert(name.to_owned(), value.into()));
-    say("method", parts.method.as_str());
-    say("path", parts.uri.path());
-    say("authority", Authority::of(parts).map_or("", |authority| authority.text));
-    say("source", &connection.remote.to_string());
-    say("destination", closing.target.as_ref().map_or("", |target| &target.cluster));
-    let asking = asking(connection, at, closing);
-    if let Some(principal) = asking.principal() {
-        say("principal", principal);
-    }
-    if let Some(id) = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
-        say("request_id", id);
-    }
-    if matches!(asking, Asking::Simulated(_)) {
-        said.insert("simulated".to_owned(), true.into());
-    }
-    said
 }
 
 /// The verdict, in Istio's order: other providers, tokens, policies.
@@ -121,7 +87,7 @@ async fn judge(
             };
             counter.inc();
             if let (Some(sink), false) = (audit.sink(), word == "would_allow") {
-                let mut said = said(connection, at, closing);
+                let mut said = denial::said(connection, at, closing);
                 said.insert("policy".to_owned(), (*id.policy).into());
                 connection.local.audit.audit(sink, word, said);
             }
@@ -202,15 +168,18 @@ pub(super) fn recognise(listener: &Listener, closing: &mut Closing) {
 
 /// Who asks.
 #[derive(Clone, Copy)]
-enum Asking<'a> {
+pub(super) enum Asking<'a> {
+    /// Nobody that is known.
     Nobody,
     /// By a certificate.
     Proven(&'a str),
+    /// Taken for it.
     Simulated(&'a str),
 }
 
 impl<'a> Asking<'a> {
-    fn principal(self) -> Option<&'a str> {
+    /// What it is known by.
+    pub(super) fn principal(self) -> Option<&'a str> {
         match self {
             Asking::Nobody => None,
             Asking::Proven(principal) | Asking::Simulated(principal) => Some(principal),
@@ -220,7 +189,7 @@ impl<'a> Asking<'a> {
 
 /// Who the peer is: by its certificate, or taken for it. Behind a gateway the peer is the gateway, unless a member of
 /// the mesh came to it: what a certificate from elsewhere says of itself is the gateway's own business.
-fn asking<'a>(connection: &'a Connection, at: At, closing: &'a Closing) -> Asking<'a> {
+pub(super) fn asking<'a>(connection: &'a Connection, at: At, closing: &'a Closing) -> Asking<'a> {
     let standing = &connection.standing;
     let behind = connection.direction == Direction::Gateway && at == At::Destination;
     if !behind || standing.is_member() {

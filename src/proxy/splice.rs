@@ -3,7 +3,7 @@
 //!
 //! Nothing of them is looked at. Slot, place and counts are held as long as either side has something to say.
 
-use super::{Local, Seat};
+use super::{Local, Seat, denial};
 use crate::clock;
 use crate::cluster::{Permit, Slot};
 use crate::fault::{Fault, Kind};
@@ -40,6 +40,8 @@ pub struct Raw {
     pub remote: SocketAddr,
     /// Where it reached us.
     pub address: SocketAddr,
+    /// The listener's number.
+    pub listener: usize,
 }
 
 /// What a connection holds at its other end.
@@ -94,6 +96,7 @@ pub async fn pass_on(
         () = patience(&last, ends) => Ok(()),
         () = disallowed(&local, allowed) => {
             local.telemetry.metrics.fault(Kind::TrustEnded);
+            denial::of_client(&local, client.remote, client.listener, Kind::TrustEnded, &"it is not passed on any more");
             Ok(())
         }
     };

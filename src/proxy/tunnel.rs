@@ -7,6 +7,7 @@ use super::Connection;
 use super::again;
 use super::body::Held;
 use super::closing::Closing;
+use super::denial;
 use crate::clock;
 use crate::fault::{Fault, Kind};
 use hyper::upgrade::OnUpgrade;
@@ -32,8 +33,15 @@ async fn untrusted(connection: &Connection, port: Option<u16>, closing: &mut Clo
     let mut judged = closing.snapshot.generation;
     loop {
         let snapshot = local.snapshot();
-        let stands = connection.stands(&snapshot, clock::now()).is_ok();
-        if !stands || port.is_some_and(|port| !connection.admits(&snapshot, port)) {
+        let refused = match connection.stands(&snapshot, clock::now()) {
+            Err(fault) => Some(fault),
+            Ok(()) if port.is_some_and(|port| !connection.admits(&snapshot, port)) => {
+                Some(Kind::PortRefused.into())
+            }
+            Ok(()) => None,
+        };
+        if let Some(fault) = refused {
+            denial::of_tunnel(closing, &fault);
             break;
         }
         if std::mem::replace(&mut judged, snapshot.generation) != snapshot.generation

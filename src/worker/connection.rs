@@ -81,7 +81,7 @@ pub(super) async fn serve(
     let entered = match Box::pin(door.open(stream)).await {
         Fate::In(entered) => *entered,
         Fate::On { stream, route, sni, start } => {
-            let client = proxy::Raw { stream, start, sni, remote, address };
+            let client = proxy::Raw { stream, start, sni, remote, address, listener };
             // What a gateway passes on is the business of who is behind it.
             let allowed = |snapshot: &Snapshot| match still(snapshot, listener) {
                 Some(Security::Mesh(inbound)) => inbound.unopened().is_some(),

@@ -7,7 +7,7 @@ use super::board::IDLE_PATIENCE;
 use super::connection::{HTTP2_PREFACE, speaks_http2};
 use crate::clock;
 use crate::fault::Kind;
-use crate::proxy::{Local, Standing};
+use crate::proxy::{self, Local, Standing};
 use crate::record::Direction;
 use crate::snapshot::{Listener, Security, Snapshot};
 use crate::telemetry::Side;
@@ -335,6 +335,7 @@ impl Door<'_> {
         let name = self.local.snapshot();
         let name = listener(&name, self.listener).map(|listener| listener.name.clone()).unwrap_or_default();
         tracing::debug!(client = %self.remote, listener = %name, fault = kind.name(), "turned away: {refusal}");
+        proxy::tell_denied(self.local, self.remote, self.listener, kind, &refusal);
         let now = clock::now();
         let unsaid = self.doors.unsaid.get();
         if self.doors.said.get().is_some_and(|at| now < at + QUIET) {

@@ -20,6 +20,7 @@ mod canaries;
 mod changes;
 mod chaos;
 mod clients;
+mod denials;
 mod departures;
 mod discovery;
 mod examples;
