@@ -23,6 +23,7 @@ pub(crate) mod sidecar;
 mod split;
 pub(crate) mod tables;
 mod terms;
+mod unspoken;
 
 use crate::api::mesh::MeshConfig;
 use crate::api::{Object, istio, knative, kubernetes};
@@ -114,12 +115,15 @@ pub(crate) fn resolve(
     let credentials = security::Credentials::new(&input.secrets, &mesh.root_namespace);
     let certified = options.sidecar.is_some();
     let rules = input.destination_rules.iter();
-    let rules = Rules::new(rules.map(|rule| terms::rule(rule, &credentials, certified, problems)).collect());
+    let rules = Rules::new(rules.map(|rule| terms::rule(rule, &credentials, problems)).collect());
     // A sidecar starts no function: it calls what a Service or ServiceEntry says.
     let services = catalogue(input, if certified { &[] } else { &functions });
     let home = options.sidecar.as_ref().map_or(&options.namespace, |own| &own.workload.namespace);
     let registry = Registry::new(services, rules, home, &mesh.root_namespace);
     references::check(&input.virtual_services, &registry, problems);
+    if !certified {
+        unspoken::check(&input.destination_rules, &registry, problems);
+    }
     let policies = security::Policies::new(input, &mesh.root_namespace, problems);
     let mut guards = security::Guards::new(&policies);
     let caller = client_tls::Caller { mesh: &mesh, certified };

@@ -5,21 +5,19 @@ use super::rules::{Blocks, Pool, Rule, Subset, Terms, Tls};
 use super::security::{Credentials, Written, beside};
 use crate::api::istio::{ConnectionPool, DestinationRule, OutlierDetection, TlsSettings, TrafficPolicy};
 use crate::model::{ClientMode, ClientTls, Credential, Limits, Outlier, Pem};
-use crate::report::{Level, Problem};
+use crate::report::Problem;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One rule. `credentials`: what its names of Secrets come to; `certified`: whether there is a certificate of the
-/// mesh to show.
+/// One rule. `credentials`: what its names of Secrets come to.
 pub(crate) fn rule(
     written: &DestinationRule,
     credentials: &Credentials<'_>,
-    certified: bool,
     problems: &mut Vec<Problem>,
 ) -> Rule {
     let namespace = &written.meta.object.namespace;
-    let mut reader = Reader { rule: written, credentials, certified, problems };
+    let mut reader = Reader { rule: written, credentials, problems };
     let terms = written.traffic_policy.as_ref().map(|policy| reader.terms(policy));
     let subsets: Vec<Subset> = written
         .subsets
@@ -42,7 +40,6 @@ pub(crate) fn rule(
 struct Reader<'r, 'a> {
     rule: &'r DestinationRule,
     credentials: &'r Credentials<'a>,
-    certified: bool,
     problems: &'r mut Vec<Problem>,
 }
 
@@ -68,10 +65,6 @@ impl Reader<'_, '_> {
     fn tls(&mut self, written: &TlsSettings) -> Tls {
         let Some(mode) = written.mode else { return Tls::Plain };
         let meta = &self.rule.meta;
-        if mode == ClientMode::IstioMutual && !self.certified {
-            let message = "ISTIO_MUTUAL acts between sidecars: one process that plays both speaks plaintext";
-            self.problems.push(meta.problem(Level::Info, "SC007", &written.path, written.at, message));
-        }
         let file = |name: &String| Pem::File(beside(&meta.file, name));
         let mut credential = Credential {
             pair: written.files.as_ref().map(|(certificate, key)| (file(certificate), file(key))),

@@ -87,6 +87,36 @@ fn tls_that_the_destination_refuses_is_said() {
 }
 
 #[test]
+fn mutual_tls_of_the_mesh_that_goes_in_plaintext_to_something_outside_is_a_warning() {
+    let rule = |spec: &str| {
+        object("DestinationRule", "r", &format!("{{host: bills.parcels.svc.cluster.local, {spec}}}"))
+    };
+    let outside = BILLS.replace("MESH_INTERNAL", "MESH_EXTERNAL");
+    let whole = "trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}";
+    let others = "trafficPolicy: {tls: {mode: ISTIO_MUTUAL}, portLevelSettings: [{port: {number: 80}, tls: {mode: \
+                  SIMPLE}}, {port: {number: 443}, tls: {mode: SIMPLE}}]}";
+    let at_443 = "trafficPolicy: {portLevelSettings: [{port: {number: 443}, tls: {mode: ISTIO_MUTUAL}}]}";
+    let subset = "subsets: [{name: a, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}]";
+    let told = "\"bills.parcels.svc.cluster.local\" is outside the mesh, and is spoken to in plaintext | write SIMPLE";
+    let warning = |path: &str| format!("warning SC007 {path}: …{told}");
+    let info = "info SC007 spec.trafficPolicy.tls: …one process that plays both";
+    for (text, spec, wanted) in [
+        (&outside, whole, warning("spec.trafficPolicy.tls")),
+        (&outside, at_443, warning("spec.trafficPolicy.portLevelSettings[0].tls")),
+        (&outside, subset, warning("spec.subsets[0].trafficPolicy.tls")),
+        (&outside, others, info.to_owned()),
+        (&BILLS.to_owned(), whole, info.to_owned()),
+    ] {
+        check(&(text.clone() + &rule(spec)), &["SC007"], &[&wanted]);
+    }
+    let plain = rule("trafficPolicy: {tls: {mode: DISABLE}}");
+    check(&(outside.clone() + &plain), &["SC007"], &[]);
+    let loaded = load_text(&(outside + &rule(whole)));
+    let said = loaded.report.problems().iter().find(|problem| problem.code == "SC007").unwrap();
+    assert_eq!((said.file.to_str(), said.at.line), (Some("a.yaml"), 15), "{said:?}");
+}
+
+#[test]
 fn a_workload_that_lets_in_nobody_but_itself_is_said() {
     let policy = |name: &str, accounts: &str| {
         let rule = format!("{{from: [{{source: {{principals: [{accounts}]}}}}]}}");
