@@ -51,7 +51,7 @@ fn said(
     match outside.find(|service| service.ports.iter().any(|port| holds(port.number))) {
         Some(service) => {
             let message = format!(
-                "ISTIO_MUTUAL acts between sidecars: {:?} is outside the mesh, and is spoken to in plaintext",
+                "ISTIO_MUTUAL acts between sidecars: {:?} is outside the mesh, and `run` speaks to it in plaintext",
                 service.host
             );
             let help = "write SIMPLE, or MUTUAL with a certificate that it takes, or DISABLE if plaintext is meant; if it is \

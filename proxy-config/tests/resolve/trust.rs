@@ -97,7 +97,7 @@ fn mutual_tls_of_the_mesh_that_goes_in_plaintext_to_something_outside_is_a_warni
                   SIMPLE}}, {port: {number: 443}, tls: {mode: SIMPLE}}]}";
     let at_443 = "trafficPolicy: {portLevelSettings: [{port: {number: 443}, tls: {mode: ISTIO_MUTUAL}}]}";
     let subset = "subsets: [{name: a, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}]";
-    let told = "\"bills.parcels.svc.cluster.local\" is outside the mesh, and is spoken to in plaintext | write SIMPLE";
+    let told = "\"bills.parcels.svc.cluster.local\" is outside the mesh, and `run` speaks to it in plaintext | write SIMPLE";
     let warning = |path: &str| format!("warning SC007 {path}: …{told}");
     let info = "info SC007 spec.trafficPolicy.tls: …one process that plays both";
     for (text, spec, wanted) in [
