@@ -16,7 +16,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A stream that is reset sooner than this after it began was asked for in haste, or to do harm. As long as in Envoy.
+const HASTY: Duration = Duration::from_secs(1);
 
 /// An exchange's record while it is open. Dropping it yields the access log line and the metrics; without
 /// an answer by then, the client has gone.
@@ -70,7 +73,7 @@ impl Closing {
         connection: Rc<Connection>,
     ) -> Box<Closing> {
         let in_flight = connection.local.counter.begin();
-        connection.flow.parts.set(connection.flow.parts.get().wrapping_add(1));
+        connection.flow.move_on();
         connection.busy.set(connection.busy.get() + 1);
         let (parts, incoming) = request.into_parts();
         let tells_unsent = unsent::wanted(&connection, &parts.headers);
@@ -167,9 +170,7 @@ impl Closing {
     /// A part of the answer was given, and there will be more.
     #[inline]
     pub fn offer(&self) {
-        let flow = &self.connection.flow;
-        flow.offered.set(flow.offered.get() + 1);
-        flow.parts.set(flow.parts.get().wrapping_add(1));
+        self.connection.flow.offer();
     }
 
     /// The next part is asked for, or nobody will.
@@ -182,6 +183,13 @@ impl Closing {
     /// Whether the answer has been given whole.
     pub fn is_complete(&self) -> bool {
         self.complete.is_some()
+    }
+
+    /// Whether the client has taken it back, soon after it began and before the answer did.
+    fn is_cut(&self, now: Instant) -> bool {
+        let record = &self.record;
+        let left = self.complete.is_none() && record.fault.is_none() && record.status == 0;
+        left && now.saturating_duration_since(record.started) < HASTY
     }
 
     fn close(&mut self, now: Instant) {
@@ -228,10 +236,11 @@ impl Closing {
 impl Drop for Closing {
     fn drop(&mut self) {
         let now = self.complete.unwrap_or_else(clock::now);
+        let cut = self.is_cut(now);
         self.close(now);
         let connection = &*self.connection;
         connection.busy.set(connection.busy.get() - 1);
         connection.reads_served.set(connection.line.reads.load(Relaxed));
-        connection.flow.parts.set(connection.flow.parts.get().wrapping_add(1));
+        connection.flow.end(cut);
     }
 }

@@ -10,7 +10,7 @@ use super::closing::Closing;
 use super::copy::{HeadCopy, Kept};
 use super::deadline::Deadlines;
 use super::guard::At;
-use super::{Connection, Flow, again, guard, hold, prepare};
+use super::{Connection, again, guard, hold, prepare};
 use crate::fault::{Fault, Kind};
 use crate::http::{Authority, Seen, grpc, normalize, validate};
 use crate::record::Protocol;
@@ -24,7 +24,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::borrow::Cow;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -87,7 +87,9 @@ async fn carry(connection: Rc<Connection>, exchange: Exchange) -> Result<Respons
     let mut closing = exchange.closing;
     if closing.record.protocol == Protocol::Http2 {
         let ended = closing.incoming.as_ref().is_some_and(Incoming::is_end_stream);
-        begin(&connection, ended).await;
+        // A stream that the proxy had to reset has lost its end.
+        let doubtful = !ended || connection.line.resets.load(Relaxed) > 0;
+        connection.flow.begin(doubtful).await;
     }
     let mut moves = 0;
     loop {
@@ -102,40 +104,6 @@ async fn carry(connection: Rc<Connection>, exchange: Exchange) -> Result<Respons
             Err(fault) => return Err(Failed { fault, closing }),
         }
     }
-}
-
-/// Begins an HTTP/2 exchange, unless its stream was reset by what came with the head: hyper looks when this has been
-/// pending. Only those are pending that may have been: a stream that the proxy had to reset has lost its end.
-async fn begin(connection: &Connection, ended: bool) {
-    let flow = &connection.flow;
-    if !ended || connection.line.resets.load(Relaxed) > 0 {
-        let unbegun = Unbegun(flow);
-        yield_once().await;
-        std::mem::forget(unbegun);
-    }
-    flow.unbegun.set(flow.unbegun.get().saturating_sub(1));
-}
-
-/// Counts a stream for which nothing began.
-struct Unbegun<'a>(&'a Flow);
-
-impl Drop for Unbegun<'_> {
-    fn drop(&mut self) {
-        self.0.unbegun.set(self.0.unbegun.get().saturating_add(1));
-    }
-}
-
-/// Is pending once, and woken at once.
-async fn yield_once() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 async fn reply(

@@ -15,6 +15,7 @@ mod custom;
 mod deadline;
 mod denial;
 mod departure;
+mod flow;
 mod forward;
 mod guard;
 mod hold;
@@ -35,6 +36,7 @@ pub use body::ResponseBody;
 pub use closing::Closing;
 pub use denial::of_client as tell_denied;
 pub use departure::Departures;
+pub use flow::Flow;
 pub use forward::{Exchange, Failed, Forward};
 pub use observe::Observe;
 pub use passthrough::Passthrough;
@@ -46,7 +48,6 @@ pub use unread::unread;
 use crate::auth::jwt::Cache;
 use crate::cluster::Rng;
 use crate::drain::{Counter, Drain};
-use crate::fault::Kind;
 use crate::http::headers::{Peer, RequestIds};
 use crate::http::line::Line;
 use crate::limit::{Place, Pressure};
@@ -170,19 +171,6 @@ pub struct Connection {
     pub flow: Flow,
     /// Its place among all client connections.
     pub seat: Seat,
-}
-
-/// How the answers of one connection move, for the board to see whether they do.
-#[derive(Debug, Default)]
-pub struct Flow {
-    /// Answers whose last part was given and which have not been asked for the next.
-    pub offered: Cell<u32>,
-    /// What came of the exchanges: parts of answers and of request bodies, beginnings, ends.
-    pub parts: Rc<Cell<u32>>,
-    /// How many more streams were reset before anything began for them than were not.
-    pub unbegun: Cell<u32>,
-    /// Why the connection is being ended, where it is for the client's doing.
-    pub ending: Cell<Option<Kind>>,
 }
 
 /// The layers and the spine, for one client connection.

@@ -41,7 +41,7 @@ pub(super) struct Peer {
 }
 
 /// What is spoken through.
-type Link = Stream<TcpStream, ClientStream<TcpStream>>;
+pub(super) type Link = Stream<TcpStream, ClientStream<TcpStream>>;
 
 /// A fresh HTTP/1 connection.
 pub(super) struct Fresh1 {

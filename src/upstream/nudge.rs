@@ -56,6 +56,11 @@ impl Nudge {
         self.before_head.store(if awaited { MAX_BEFORE_HEAD } else { ALL }, Relaxed);
     }
 
+    /// Whether an answer is awaited of which nothing has come.
+    pub(super) fn awaits_all(&self) -> bool {
+        self.before_head.load(Relaxed) == MAX_BEFORE_HEAD
+    }
+
     /// Whether too much has come before an answer's head.
     #[inline]
     pub(super) fn is_flooded(&self) -> bool {

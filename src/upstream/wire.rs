@@ -4,9 +4,11 @@
 //! hyper hands over head and body as a list. For the system a list costs more than one short text, and most
 //! answers are short; what is long goes as the list it is, uncopied.
 
+use super::connect::Link;
 use super::heads::Heads;
 use super::nudge::Nudge;
 use super::sent::Sent;
+use crate::tls::Stream;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -65,15 +67,28 @@ pub(super) enum Watch {
 
 /// An upstream's socket.
 #[derive(Debug)]
-pub(super) struct Wire<S> {
-    stream: S,
+pub(super) struct Wire {
+    stream: Link,
     watch: Watch,
 }
 
-impl<S> Wire<S> {
+impl Wire {
     /// Around `stream`.
-    pub(super) fn new(stream: S, watch: Watch) -> Wire<S> {
+    pub(super) fn new(stream: Link, watch: Watch) -> Wire {
         Wire { stream, watch }
+    }
+
+    /// Has the system reset the connection instead of closing it: nobody waits for the answer any more. The peer need
+    /// not tell whether that was only the end of the request, and no port is kept from use for the minute in which
+    /// something late might come: many clients who do not wait would take them all.
+    #[cold]
+    fn abandon(&self) {
+        let socket = match &self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref().0,
+        };
+        // One that refuses has ended already.
+        let _ = socket.set_zero_linger();
     }
 
     /// Something is about to be written.
@@ -85,7 +100,7 @@ impl<S> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Read for Wire<S> {
+impl Read for Wire {
     #[inline]
     fn poll_read(
         self: Pin<&mut Self>,
@@ -119,7 +134,7 @@ impl<S: AsyncRead + Unpin> Read for Wire<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Write for Wire<S> {
+impl Write for Wire {
     #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.note(buf);
@@ -132,6 +147,12 @@ impl<S: AsyncWrite + Unpin> Write for Wire<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Watch::Http1(nudge, _) = &self.watch
+            && nudge.awaits_all()
+        {
+            self.abandon();
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 

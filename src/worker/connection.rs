@@ -1,7 +1,7 @@
 //! One client connection: which protocol it speaks, hyper's part of it, and its end.
 
 use super::board::{Board, Entry, HEAD_PATIENCE, IDLE_PATIENCE, Word};
-use super::entry::{ClientStream, Door, Entered, Fate, Shared, fd};
+use super::entry::{Door, Entered, Fate, Shared, fd};
 use super::socket::Socket;
 use crate::fault::{Fault, Kind};
 use crate::http::headers::Peer;
@@ -45,6 +45,9 @@ const MAX_LOCAL_RESETS: usize = 128;
 const MAX_PENDING_RESETS: usize = 20;
 /// Streams that were reset before anything began for them, less those for which something did.
 const MAX_UNBEGUN: u32 = 100;
+/// Streams that were reset soon after they had begun, less those that were answered: of a client that asks and takes
+/// back, as many as it may have open. Each may cost a connection to the destination.
+const MAX_CUT: u32 = MAX_STREAMS;
 const MAX_SEND_BUFFER: usize = 128 * 1024;
 /// What an HTTP/2 client says first; no HTTP/1 request begins like it.
 pub(super) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -151,7 +154,7 @@ pub(super) async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
     tokio::time::timeout(HEAD_PATIENCE, look).await.ok()?
 }
 
-async fn serve1(socket: Socket<ClientStream>, stack: Stacked, entry: &Entry) {
+async fn serve1(socket: Socket, stack: Stacked, entry: &Entry) {
     let connection = http1::Builder::new()
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_BUFFER)
@@ -164,7 +167,7 @@ async fn serve1(socket: Socket<ClientStream>, stack: Stacked, entry: &Entry) {
     drive(entry, connection.as_mut(), |c| c.graceful_shutdown()).await;
 }
 
-async fn serve2(socket: Socket<ClientStream>, stack: Stacked, entry: &Entry) {
+async fn serve2(socket: Socket, stack: Stacked, entry: &Entry) {
     // Until it is known better.
     entry.connection.line.turn.store(SHORT_TURN, Relaxed);
     let connection = http2::Builder::new(LocalExec)
@@ -191,6 +194,11 @@ fn asks_for_nothing(connection: &Connection, seen: &mut (u32, u64)) -> bool {
         *seen = (parts, bytes);
     }
     bytes - seen.1 > MAX_IDLE_BYTES
+}
+
+/// Whether it keeps resetting what it asked for.
+fn asks_in_vain(flow: &Flow) -> bool {
+    flow.unbegun.get() > MAX_UNBEGUN || flow.cut.get() > MAX_CUT
 }
 
 /// How much of an HTTP/2 client is read at once: little while frames are small, as what they cost is not their bytes.
@@ -259,7 +267,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             Poll::Pending => {
                 if entry.protocol() == Protocol::Http2 {
                     pace(&client.line, &mut paced);
-                    if asks_for_nothing(client, &mut seen) || client.flow.unbegun.get() > MAX_UNBEGUN {
+                    if asks_for_nothing(client, &mut seen) || asks_in_vain(&client.flow) {
                         unread(client, Protocol::Http2, Kind::Http2Flood.into());
                         return Poll::Ready(());
                     }

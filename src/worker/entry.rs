@@ -15,12 +15,15 @@ use crate::tls::{self, Choice, Hello, Inbound, Opened, Passthrough, Refusal, Ser
 use http::HeaderValue;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use tokio::io::AsyncBufReadExt;
+use tokio::io::{AsyncBufReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -45,6 +48,17 @@ pub(super) fn fd(stream: &ClientStream) -> RawFd {
         Stream::Plain(stream) => stream.as_raw_fd(),
         Stream::Tls(stream) => stream.get_ref().0.as_raw_fd(),
     }
+}
+
+/// Whether the client has closed its side, as far as the system has told. To be asked while there is more to read.
+#[cold]
+pub(super) fn has_closed(stream: &ClientStream) -> bool {
+    let socket = match stream {
+        Stream::Plain(stream) => stream,
+        Stream::Tls(stream) => stream.get_ref().0,
+    };
+    let ready = pin!(socket.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
+    matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
 }
 
 /// A client that is let in.

@@ -2,6 +2,7 @@
 //! moves and whether it is full.
 
 use super::connection::HTTP2_PREFACE;
+use super::entry::{ClientStream, has_closed};
 use crate::drain::Backlog;
 use crate::http::Frames;
 use crate::http::line::{Inlet, Line};
@@ -17,8 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A client's socket, or what decrypts it.
 #[derive(Debug)]
-pub(super) struct Socket<S> {
-    stream: S,
+pub(super) struct Socket {
+    stream: ClientStream,
     line: Arc<Line>,
     inlet: Inlet,
     /// Those of an HTTP/2 client.
@@ -30,9 +31,9 @@ pub(super) struct Socket<S> {
     flushing: bool,
 }
 
-impl<S> Socket<S> {
+impl Socket {
     /// Around `stream`; `line` is what its exchanges know of it.
-    pub(super) fn new(stream: S, http2: bool, line: Arc<Line>, backlog: Backlog) -> Socket<S> {
+    pub(super) fn new(stream: ClientStream, http2: bool, line: Arc<Line>, backlog: Backlog) -> Socket {
         let inlet = if http2 { Inlet::open() } else { Inlet::default() };
         let frames = http2.then(|| Box::new(Frames::behind(HTTP2_PREFACE.len())));
         Socket { stream, line, inlet, frames, held: Vec::new(), backlog, flushing: false }
@@ -80,7 +81,7 @@ fn unasked() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a body was read before its head was understood")
 }
 
-impl<S: AsyncRead + Unpin> Read for Socket<S> {
+impl Read for Socket {
     #[inline]
     fn poll_read(
         self: Pin<&mut Self>,
@@ -97,6 +98,9 @@ impl<S: AsyncRead + Unpin> Read for Socket<S> {
             // finds, hyper asks here once more.
             if this.frames.is_none() {
                 this.line.used.store(0, Relaxed);
+            } else if has_closed(&this.stream) {
+                // Of what it asked for it takes nothing any more: what else there is needs no looking at.
+                return Poll::Ready(Ok(()));
             }
             after_others(cx);
             return Poll::Pending;
@@ -131,7 +135,7 @@ impl<S: AsyncRead + Unpin> Read for Socket<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Write for Socket<S> {
+impl Write for Socket {
     #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);

@@ -10,7 +10,8 @@ use crate::support::frames::{
     WINDOW_UPDATE, frame,
 };
 use crate::support::{Origin, Proxy, Reply, eventually, seconds, yaml};
-use std::net::SocketAddr;
+use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,8 +20,6 @@ use std::time::{Duration, Instant};
 const MOST: u64 = 64 << 20;
 /// Attackers at once.
 const ATTACKERS: usize = 4;
-/// How many times as long others may have to wait.
-const SLOWER: f64 = 3.0;
 /// Longer than anything takes here that comes at all.
 const PATIENCE: Duration = seconds(30);
 
@@ -41,12 +40,14 @@ struct Assault {
     parts: Vec<Vec<u8>>,
     /// Whether the parts are said again and again; else it connects anew.
     again: bool,
+    /// How many times as long others may have to wait.
+    slower: f64,
 }
 
 impl Assault {
     /// The same again and again.
     fn repeat(part: Vec<u8>) -> Assault {
-        Assault { settings: Vec::new(), start: Vec::new(), parts: vec![part], again: true }
+        Assault { settings: Vec::new(), start: Vec::new(), parts: vec![part], again: true, slower: 3.0 }
     }
 
     /// What `make` makes of each stream's number, many at once.
@@ -133,6 +134,23 @@ fn others(proxy: &Proxy, threads: &Threads, length: Duration, mut look: impl FnM
     took[took.len() * 99 / 100]
 }
 
+/// Answers nothing, and costs next to nothing.
+fn silent() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut kept = VecDeque::new();
+        for stream in listener.incoming().flatten() {
+            kept.push_back(stream);
+            if kept.len() > 2000 {
+                // It has been given up long ago.
+                kept.pop_front();
+            }
+        }
+    });
+    address
+}
+
 /// Attacks a proxy with one worker while another client asks it.
 fn check(name: &str, fault: Option<&str>, assault: &Assault) {
     let large = "x".repeat(1 << 20);
@@ -141,11 +159,14 @@ fn check(name: &str, fault: Option<&str>, assault: &Assault) {
         _ => Reply::text("small"),
     });
     let origin = Origin::h1().answer(|_| Reply::text("small"));
+    let silent = silent();
     let rules = "- match: [{uri: {prefix: /others}}]\n  route: [{destination: {host: others.test}}]\n\
+                 - match: [{uri: {prefix: /silent}}]\n  route: [{destination: {host: silent.test}}]\n\
                  - route: [{destination: {host: attacked.test}}]";
     let text = [
         yaml::service_entry("others.test", "HTTP", &[origin.address()]),
         yaml::service_entry("attacked.test", "HTTP", &[attacked.address()]),
+        yaml::service_entry("silent.test", "HTTP", &[silent]),
         yaml::virtual_service("all", "*", rules),
     ];
     let proxy = Proxy::with(text.concat()).workers(1).access_log("off").start();
@@ -176,7 +197,7 @@ fn check(name: &str, fault: Option<&str>, assault: &Assault) {
     let slower = format!("others' p99 {peace:?} in peace, {war:?} now: {times:.1} times");
     println!("{name}: {each} connections, memory +{} KiB, {slower}", grown >> 10);
     assert!(grown <= MOST, "{name}: {grown} bytes more than idle");
-    assert!(long.is_none() || cfg!(debug_assertions) || times <= SLOWER, "{name}: {slower}");
+    assert!(long.is_none() || cfg!(debug_assertions) || times <= assault.slower, "{name}: {slower}");
     assert!(war < PATIENCE, "{name}: {slower}");
     if let Some(fault) = fault {
         // Those attackers may have got nowhere on a busy machine, and they leave when they like.
@@ -195,6 +216,31 @@ fn ask(stream: u32) -> Vec<u8> {
 fn rapid_resets_end_the_connection() {
     let reset = |stream| [ask(stream), frame(RST_STREAM, 0, stream, &8u32.to_be_bytes())].concat();
     check("rapid reset", Some("Http2Flood"), &Assault::streams(reset));
+}
+
+#[test]
+fn resets_of_what_has_begun_cost_others_little() {
+    let reset = |stream: u32| frame(RST_STREAM, 0, stream, &8u32.to_be_bytes());
+    let blocks = (1..20_000).step_by(64).flat_map(|first| {
+        let streams = move || (first..first + 64).step_by(2);
+        [streams().flat_map(ask).collect(), streams().flat_map(reset).collect()]
+    });
+    let assault = Assault { parts: blocks.collect(), again: false, ..Assault::repeat(Vec::new()) };
+    check("late reset", None, &assault);
+}
+
+#[test]
+fn resets_of_what_has_begun_end_the_connection() {
+    let ask = |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &frames::get("/silent"));
+    let reset = |stream: u32| frame(RST_STREAM, 0, stream, &8u32.to_be_bytes());
+    let parts = (1..20_000).step_by(64).flat_map(|first| {
+        let streams = move || (first..first + 64).step_by(2);
+        [streams().flat_map(ask).collect(), streams().flat_map(reset).collect()]
+    });
+    // What has begun is work as any other's: each costs a connection to the destination.
+    let assault =
+        Assault { parts: parts.collect(), again: false, slower: 8.0, ..Assault::repeat(Vec::new()) };
+    check("late reset", Some("Http2Flood"), &assault);
 }
 
 #[test]
@@ -250,5 +296,6 @@ fn answers_that_nobody_takes_wait_within_bounds() {
     let start = (1..400).step_by(2).flat_map(asked).collect();
     // INITIAL_WINDOW_SIZE 0.
     let settings = vec![0, 4, 0, 0, 0, 0];
-    check("window stall", None, &Assault { settings, start, parts: Vec::new(), again: true });
+    let stalled = Assault { settings, start, parts: Vec::new(), ..Assault::repeat(Vec::new()) };
+    check("window stall", None, &stalled);
 }

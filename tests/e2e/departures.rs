@@ -1,12 +1,16 @@
 //! Clients that leave while they are held, and those that only look as if they did.
 
 use crate::support::client::Connection;
-use crate::support::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, block, frame};
+use crate::support::frames::{
+    self, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, block, frame,
+};
 use crate::support::process::Process;
 use crate::support::proxy::{Directory, PILOTLIGHT};
-use crate::support::raw::RawClient;
+use crate::support::raw::{RawClient, RawOrigin};
 use crate::support::tools::needs;
-use crate::support::{Proxy, Target, eventually, millis, seconds, yaml};
+use crate::support::{Origin, Proxy, Reply, Target, eventually, millis, seconds, yaml};
+use rustix::process::Signal;
+use std::net::Shutdown;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -229,4 +233,46 @@ fn a_grpc_call_that_is_cancelled_while_it_is_held_leaves_within_milliseconds() {
     let line = proxy.access_line(&["/greeter.Greeter/Hello"]);
     assert!(line.contains(" 0 DC "), "{line}");
     nobody_else_is_sent(&directory, &proxy, "greeter");
+}
+
+#[test]
+fn a_destination_is_told_with_a_reset_that_nobody_waits_and_without_one_that_a_connection_is_over() {
+    let (told, tells) = std::sync::mpsc::channel();
+    let origin = RawOrigin::script(move |mut client, number| {
+        client.read_head();
+        if number == 1 {
+            client.send("HTTP/1.1 200 OK\ncontent-length: 0\nconnection: close\n\n");
+        }
+        told.send(None).unwrap();
+        told.send(Some(client.is_reset())).unwrap();
+    });
+    let text = yaml::service_entry("origin.test", "HTTP", &[origin.address()]);
+    let rules = "- route: [{destination: {host: origin.test}}]";
+    let proxy = Proxy::with(text + &yaml::virtual_service("all", "*", rules)).start();
+    let next = || tells.recv_timeout(seconds(10)).expect("the origin has got as far");
+    proxy.get("/").send().expect(200);
+    assert_eq!((next(), next()), (None, Some(false)), "after an answer");
+    let mut client = proxy.front().raw();
+    client.send("GET / HTTP/1.1\nhost: a\n\n");
+    assert_eq!(next(), None);
+    drop(client);
+    assert_eq!(next(), Some(true), "when the client has gone");
+}
+
+#[test]
+fn what_an_http2_client_asked_for_before_it_went_is_not_begun_when_that_is_known() {
+    let origin = Origin::h1().answer(|_| Reply::text("here"));
+    let text = yaml::service_entry("origin.test", "HTTP", &[origin.address()]);
+    let rules = "- route: [{destination: {host: origin.test}}]";
+    let proxy = Proxy::with(text + &yaml::virtual_service("all", "*", rules)).workers(1).start();
+    let ask = |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &frames::get("/"));
+    // All of it is there, and the end of it, before the proxy gets to look.
+    proxy.signal(Signal::STOP);
+    let mut client = Frames::to(proxy.front().address(), &[]);
+    assert!(client.send(&(1..400).step_by(2).flat_map(ask).collect::<Vec<_>>()));
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    proxy.signal(Signal::CONT);
+    while client.read().is_some() {}
+    proxy.get("/").send().expect(200);
+    assert!(origin.hits() < 20, "{} of 200 were begun", origin.hits());
 }

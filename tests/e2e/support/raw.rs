@@ -97,7 +97,17 @@ impl RawClient {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The same with more patience than usual.
+    /// Reads until the peer closes; whether it did with a reset.
+    #[track_caller]
+    pub fn is_reset(&mut self) -> bool {
+        match self.stream.read_to_end(&mut Vec::new()) {
+            Ok(_) => false,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => true,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Reads until the peer closes, with more patience than usual.
     #[track_caller]
     pub fn read_to_end_within(&mut self, wait: Duration) -> String {
         self.stream.set_read_timeout(Some(wait)).expect("a TCP socket");
