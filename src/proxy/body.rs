@@ -3,6 +3,7 @@
 //! Frames pass untouched. When the last one is gone the connection goes back to its pool, the slot is freed
 //! and the record closes; when the client leaves first, all of that happens too, only without the pool.
 
+use super::again::Trial;
 use super::closing::Closing;
 use super::deadline::Remaining;
 use crate::clock;
@@ -20,6 +21,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+
+/// So many pauses make an answer one that lasts.
+const LASTING: u8 = 2;
 
 /// What an exchange holds while its answer is carried. Dropping it gives everything back.
 #[derive(Debug)]
@@ -72,6 +76,10 @@ pub struct Live {
     finished: bool,
     /// The last part was given, and nobody has asked for the next.
     offered: bool,
+    /// How often nothing was there yet.
+    pauses: u8,
+    /// From when it lasts.
+    trial: Option<Box<Trial>>,
 }
 
 /// Why a body broke off; hyper then ends the connection or the stream.
@@ -119,6 +127,8 @@ impl Live {
             late: false,
             finished: false,
             offered: false,
+            pauses: 0,
+            trial: None,
         })
     }
 
@@ -147,6 +157,18 @@ impl Live {
             }
             Poll::Ready(_) => false,
         }
+    }
+
+    /// Whether policies of now would refuse it, and its time is over. Only what lasts is asked: what is short ends
+    /// before anybody would have it.
+    #[cold]
+    fn is_refused(&mut self, cx: &mut Context<'_>) -> bool {
+        self.pauses = self.pauses.saturating_add(1);
+        let Some(closing) = &mut self.closing else { return false };
+        if self.trial.is_none() && self.pauses < LASTING {
+            return false;
+        }
+        self.trial.get_or_insert_with(|| Trial::new(closing)).poll(cx, closing).is_ready()
     }
 
     /// The last frame has come.
@@ -228,6 +250,9 @@ impl Body for ResponseBody {
         let polled = live.next(cx);
         if over && live.is_too_late(&polled) {
             return live.cut(Kind::ResponseTimeout.into());
+        }
+        if (polled.is_pending() || live.trial.is_some()) && live.is_refused(cx) {
+            return live.cut(Kind::TrustEnded.into());
         }
         match ready!(polled) {
             Some(Ok(mut frame)) => {

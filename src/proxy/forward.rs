@@ -124,7 +124,7 @@ async fn reply(
     }
     closing.record.grpc = seen.any(Seen::CONTENT_TYPE) && grpc::is_grpc(&closing.parts.headers);
     normalize::path(&mut closing.parts, snapshot.path_normalization)?;
-    again::keep_door(seen, closing);
+    again::keep_door(seen, listener.guard.is_some(), closing);
     let mut step = step(connection, listener, closing, seen);
     admitted(connection, listener, &step, closing)?;
     if let Some(own) = &listener.guard
@@ -321,7 +321,7 @@ async fn forward(
     take_body(connection, closing);
     keep_to_move(destination, closing);
     let outbound = prepare::request(connection, forwarding, target, destination, seen, closing)?;
-    again::keep_destination(closing);
+    again::keep_destination(seen, destination.guard.is_some(), closing);
     if let Some(guard) = &destination.guard {
         // The head as the destination gets it, and before anything is woken or held for it.
         guard::pass(connection, guard, destination.workload, At::Destination, closing).await?;

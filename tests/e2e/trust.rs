@@ -169,6 +169,52 @@ fn a_websocket_ends_when_a_policy_would_refuse_it_now_and_not_when_its_token_end
 }
 
 #[test]
+fn a_stream_ends_when_a_policy_would_refuse_it_now_and_others_go_on() {
+    let app = RawOrigin::script(|mut connection, _| {
+        connection.read_head();
+        connection.send("HTTP/1.1 200 OK\ntransfer-encoding: chunked\n\n");
+        while connection.offer(b"1\r\n.\r\n") {
+            std::thread::sleep(millis(20));
+        }
+    });
+    let disabled = object("PeerAuthentication", "p", "shop", "{mtls: {mode: DISABLE}}");
+    let only = |values: &str| {
+        let spec = format!("{{rules: [{{when: [{{key: 'request.headers[x-who]', values: [{values}]}}]}}]}}");
+        disabled.clone() + &object("AuthorizationPolicy", "a", "shop", &spec)
+    };
+    let short = ["--drain-timeout", "1s", "--drain-delay", "0s"];
+    let setup = Proxy::with(disabled.clone()).sidecar("shop/till", "app=till", app.address()).args(short);
+    let proxy = setup.start();
+    let inbound =
+        proxy.find(&format!("inbound:{}", app.address().port())).expect("an inbound listener").address();
+    let ask = |who: &str| {
+        let mut client = RawClient::to(inbound);
+        client.send(&format!("GET /{who} HTTP/1.1\nhost: till.shop\nx-who: {who}\n\n"));
+        (client.read_head().contains(" 200 "), client)
+    };
+    let open = |who: &str| {
+        let (passes, client) = ask(who);
+        assert!(passes, "{who}");
+        client
+    };
+    // It came before there was any policy: only its method and target are known.
+    let mut early = open("early");
+    let deny = "{action: DENY, rules: [{to: [{operation: {paths: [/early]}}]}]}";
+    proxy.write("config.yaml", &(disabled.clone() + &object("AuthorizationPolicy", "d", "shop", deny)));
+    early.read_to_end();
+    proxy.access_line(&["GET /early", "200 - connection_no_longer_trusted"]);
+    proxy.write("config.yaml", &only("ann, bob"));
+    assert!(becomes_true(seconds(20), || !ask("eve").0));
+    let (mut anns, mut bobs) = (open("ann"), open("bob"));
+    proxy.write("config.yaml", &only("ann"));
+    bobs.read_to_end();
+    proxy.access_line(&["GET /bob", "200 - connection_no_longer_trusted"]);
+    anns.read_exactly(600);
+    proxy.write("config.yaml", &only("nobody"));
+    anns.read_to_end();
+}
+
+#[test]
 fn keys_are_fetched_at_once_for_a_rule_that_was_taken_away_and_comes_back() {
     let issuer = Issuer::new("k");
     let keys = Origin::h1().reply(&issuer.jwks());
